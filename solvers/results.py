@@ -1,0 +1,69 @@
+"""What a solve reports, and the rule that decides whether it is accepted."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveRecord:
+    """Report on one solved system.
+
+    Attributes:
+        method: name in the registry of `solvers.sequence`.
+        converged: whether the recomputed residual meets the tolerance.
+        status: a sentence; says what to try next unless converged.
+        iterations: of the Krylov method; 0 for direct methods.
+        matvecs: products with A.
+        preconditioner_applications: applications of M.
+        seconds: wall time of the solve with its set-up, without the certificate.
+        relative_residual: the solver's own ||r|| / ||b||; NaN if it has none.
+        true_relative_residual: ||b - A x|| / ||b||, recomputed from x in float64.
+        recycle_dim: vectors carried over from earlier systems.
+        fallbacks: what was tried before, in order, each with its reason.
+    """
+
+    method: str
+    converged: bool
+    status: str
+    iterations: int
+    matvecs: int
+    preconditioner_applications: int
+    seconds: float
+    relative_residual: float
+    true_relative_residual: float
+    recycle_dim: int = 0
+    fallbacks: tuple[str, ...] = ()
+
+
+def certify(
+    system,
+    x: np.ndarray,
+    *,
+    rtol: float,
+    advice: str,
+    failure: str = "",
+    **statistics,
+) -> SolveRecord:
+    """Recomputes the residual of x in float64 and decides acceptance on it alone.
+
+    Args:
+        system: the `LinearSystem` that x should solve.
+        x: [*grid] the candidate.
+        rtol: largest accepted ||b - A x|| / ||b||.
+        advice: what to try next if x is refused.
+        failure: what the solver found wrong, if anything; used only in the sentence.
+        **statistics: the remaining fields of `SolveRecord`.
+    """
+    true_residual = system.relative_residual(x)
+    converged = bool(true_residual <= rtol)  # False for NaN
+    status = "converged"
+    if not converged:
+        reason = failure or f"relative residual {true_residual:.2e} above {rtol:.2e}"
+        status = f"not converged: {reason}; {advice}"
+    return SolveRecord(
+        converged=converged,
+        status=status,
+        true_relative_residual=true_residual,
+        **statistics,
+    )

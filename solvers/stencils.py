@@ -1,0 +1,179 @@
+"""Linear operators on structured grids, stored as one coefficient array per offset."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+FIVE_POINT = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["coefficients"],
+    meta_fields=["offsets"],
+)
+@dataclasses.dataclass(frozen=True)
+class StencilOperator:
+    """Batch of sparse matrices on a box grid whose rows couple to fixed offsets.
+
+    (A u)_i = sum_o coefficients[i, o] u_{i + offsets[o]}, where u is zero outside the
+    grid: boundary values are eliminated before, so coefficients that point outside are
+    never used (problems store zeros there).
+
+    Attributes:
+        coefficients: [batch, *grid, num_offsets], NumPy or JAX; entry (i, o) is
+            A[i, i + offsets[o]].
+        offsets: one tuple of steps per coefficient, one step per grid axis; distinct.
+
+    Raises:
+        ValueError: if the offsets repeat themselves or do not fit the array.
+    """
+
+    coefficients: Any
+    offsets: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self):
+        shape = getattr(self.coefficients, "shape", None)
+        if shape is None:  # JAX unflattens pytrees with placeholders in place of arrays
+            return
+        lengths = {len(offset) for offset in self.offsets}
+        if len(set(self.offsets)) != len(self.offsets) or len(lengths) != 1:
+            raise ValueError(
+                f"offsets {self.offsets} must be distinct tuples of one length"
+            )
+        if len(shape) != lengths.pop() + 2 or shape[-1] != len(self.offsets):
+            raise ValueError(
+                f"coefficients have shape {tuple(shape)}; expected [batch, *grid, "
+                f"{len(self.offsets)}] with one grid axis per entry of an offset"
+            )
+
+    @classmethod
+    def from_planes(
+        cls, planes: Sequence[np.ndarray], offsets: tuple[tuple[int, ...], ...]
+    ) -> "StencilOperator":
+        """Builds one system (batch 1) from one array [*grid] per offset, in NumPy.
+
+        The planes stay contiguous in memory, which is the order the solvers read.
+        """
+        stacked = np.stack([np.asarray(plane, dtype=np.float64) for plane in planes])
+        return cls(np.moveaxis(stacked, 0, -1)[None], offsets)
+
+    @property
+    def batch(self) -> int:
+        """Number of systems."""
+        return self.coefficients.shape[0]
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Unknowns per axis."""
+        return tuple(self.coefficients.shape[1:-1])
+
+    @property
+    def num_unknowns(self) -> int:
+        """Unknowns of one system."""
+        return int(np.prod(self.grid_shape))
+
+    def diagonal(self) -> Any:
+        """Diagonals [batch, *grid]; zeros if no offset is zero."""
+        center = (0,) * len(self.grid_shape)
+        if center not in self.offsets:
+            return jnp.zeros_like(self.coefficients[..., 0])
+        return self.coefficients[..., self.offsets.index(center)]
+
+    def apply(self, u: jax.Array) -> jax.Array:
+        """A u for u [batch, *grid], same shape; matrix-free, in the arrays' dtype."""
+        self._check_shape("u", u)
+        reach = self._reach()
+        padded = jnp.pad(u, [(0, 0), *((r, r) for r in reach)])
+        terms = (
+            self.coefficients[..., k] * padded[(slice(None), *window)]
+            for k, window in enumerate(self._windows(reach))
+        )
+        return functools.reduce(jnp.add, terms)
+
+    def to_csr(self, index: int = 0) -> sp.csr_array:
+        """System `index` as a float64 SciPy matrix [N, N], unknowns in row-major order.
+
+        Entries that leave the grid are dropped, zeros inside are kept: the pattern
+        depends on the grid alone. NumPy only.
+        """
+        numbers = np.arange(self.num_unknowns, dtype=np.int32).reshape(self.grid_shape)
+        rows, columns, values = [], [], []
+        for k, offset in enumerate(self.offsets):
+            here, there = _overlap(offset, self.grid_shape)
+            value = np.asarray(self.coefficients[index, ..., k], np.float64)[here]
+            rows.append(numbers[here].ravel())
+            columns.append(numbers[there].ravel())
+            values.append(value.ravel())
+        entries = (np.concatenate(rows), np.concatenate(columns))
+        shape = (self.num_unknowns, self.num_unknowns)
+        return sp.coo_array((np.concatenate(values), entries), shape=shape).tocsr()
+
+    def residual(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Residual b - A u in NumPy float64, all [batch, *grid]."""
+        u, b = np.asarray(u, np.float64), np.asarray(b, np.float64)
+        self._check_shape("u", u)
+        self._check_shape("b", b)
+        r = b.copy()
+        for k, offset in enumerate(self.offsets):
+            here, there = _overlap(offset, self.grid_shape)
+            coefficient = np.asarray(self.coefficients[..., k], np.float64)
+            r[(slice(None), *here)] -= (
+                coefficient[(slice(None), *here)] * u[(slice(None), *there)]
+            )
+        return r
+
+    def residual_norm(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """||b - A u||_2 [batch], recomputed in NumPy float64."""
+        r = self.residual(u, b).reshape(self.batch, -1)
+        return np.linalg.norm(r, axis=1)
+
+    def relative_residual(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """||b - A u||_2 / ||b||_2 [batch] in NumPy float64: the certificate of u.
+
+        Where b is zero: 0 for an exact u, infinity otherwise. NaN stays NaN.
+        """
+        scale = np.linalg.norm(
+            np.asarray(b, np.float64).reshape(self.batch, -1), axis=1
+        )
+        return relative_to(self.residual_norm(u, b), scale)
+
+    def _reach(self) -> tuple[int, ...]:
+        return tuple(
+            max(abs(o) for o in steps) for steps in zip(*self.offsets, strict=True)
+        )
+
+    def _windows(self, reach: tuple[int, ...]):
+        for offset in self.offsets:
+            yield tuple(
+                slice(r + o, r + o + n)
+                for r, o, n in zip(reach, offset, self.grid_shape, strict=True)
+            )
+
+    def _check_shape(self, name: str, u: Any) -> None:
+        if tuple(u.shape) != (self.batch, *self.grid_shape):
+            raise ValueError(
+                f"{name} has shape {tuple(u.shape)}, but the operator acts on "
+                f"{(self.batch, *self.grid_shape)}"
+            )
+
+
+def relative_to(norm: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Ratio norm / scale elementwise, with 0 / 0 = 0 and x / 0 = infinity."""
+    norm, scale = np.asarray(norm, np.float64), np.asarray(scale, np.float64)
+    safe = np.where(scale == 0, 1.0, scale)
+    return np.where((scale == 0) & (norm != 0), np.inf, norm / safe)
+
+
+def _overlap(offset: tuple[int, ...], shape: tuple[int, ...]):
+    """Slices of the rows i and of the columns i + offset that both lie in the grid."""
+    pairs = list(zip(offset, shape, strict=True))
+    here = tuple(slice(max(0, -o), max(0, n - max(0, o))) for o, n in pairs)
+    there = tuple(slice(max(0, o), max(0, n - max(0, -o))) for o, n in pairs)
+    return here, there
