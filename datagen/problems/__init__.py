@@ -1,0 +1,33 @@
+"""The problems data can be generated for, by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from datagen.problems.base import Problem
+from datagen.problems.darcy import Darcy
+
+PROBLEMS: dict[str, Callable[..., Problem]] = {"darcy": Darcy}
+
+
+def names() -> list[str]:
+    """Known problems."""
+    return sorted(PROBLEMS)
+
+
+def create(name: str, **settings: Any) -> Problem:
+    """Builds a problem from its name and its settings, as data configs hold them.
+
+    Raises:
+        ValueError: for an unknown problem or setting, or a value out of range.
+    """
+    if name not in PROBLEMS:
+        raise ValueError(f"unknown problem {name!r}; known: {', '.join(names())}")
+    known = list(inspect.signature(PROBLEMS[name]).parameters)
+    for key in settings:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {known}"
+            raise ValueError(f"problem {name!r} has no setting {key!r}; {hint}")
+    return PROBLEMS[name](**settings)

@@ -1,0 +1,84 @@
+"""What a data generation problem offers to the planner, the solvers and the storage."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from solvers.sequence import LinearSystem
+
+Sample = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldSpec:
+    """One stored scalar field.
+
+    Attributes:
+        name: name in the file.
+        time_varying: whether the equation determines it (The Well's convention for
+            stationary problems: the solution is time varying with one step).
+        units: unit, or "dimensionless".
+        description: one sentence.
+    """
+
+    name: str
+    time_varying: bool
+    units: str
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Boundary:
+    """Condition on both ends of one axis.
+
+    Attributes:
+        axis: name of the axis.
+        bc_type: The Well's word for it: "WALL", "OPEN" or "PERIODIC".
+        detail: the true condition, for instance "dirichlet:0".
+    """
+
+    axis: str
+    bc_type: str
+    detail: str
+
+
+class Problem(Protocol):
+    """A family of linear systems with random inputs.
+
+    Attributes:
+        name: name in the registry.
+        equation: equation, domain, boundary conditions and discretisation, one line.
+        axes: names of the grid axes, in array order.
+        coordinates: axis name -> float64 coordinates [n] of the stored grid.
+        boundaries: one entry per axis.
+        fields: the stored fields.
+        scalars: parameters shared by all samples.
+        settings: every setting of the problem, JSON-able; recorded with the data.
+        spd: whether every operator is symmetric positive definite. Where it is False,
+            methods that build on that (CG) must not be used.
+    """
+
+    name: str
+    equation: str
+    axes: tuple[str, ...]
+    coordinates: dict[str, np.ndarray]
+    boundaries: tuple[Boundary, ...]
+    fields: tuple[FieldSpec, ...]
+    scalars: dict[str, float]
+    settings: dict[str, Any]
+    spd: bool
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        """Random inputs of one sample; depends on the state of rng alone."""
+
+    def system(self, sample: Sample) -> LinearSystem:
+        """The linear system A x = b of a sample; its shape never depends on it."""
+
+    def fields_from_solution(
+        self, sample: Sample, x: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Stored fields, float64 on the stored grid, from the unknowns x [*grid]."""
+
+    def features(self, sample: Sample) -> np.ndarray:
+        """Numbers [d] whose distance says how close two samples are, for sorting."""
