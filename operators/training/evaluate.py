@@ -1,0 +1,163 @@
+"""Recomputes a run's test errors from its checkpoint: `evaluation.json` and figures.
+
+    python -m operators.training.evaluate --workdir runs/mgno_darcy_small
+
+The model runs in its own dtype, the norms in NumPy float64, per sample.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from datagen.storage.read import DatasetError
+from operators.training import data, figures, metrics, runs, workdir
+
+NUM_DRAWN = 3  # samples in the picture: best, median and worst
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    checkpoint: str = "best",
+    split: str = "test",
+    baseline: str | Path | None = None,
+    dataset=None,
+) -> dict:
+    """Evaluates a run on a split and writes `evaluation.json`, PNG figures beside it.
+
+    Args:
+        folder: workdir of the run.
+        checkpoint: "best" or "latest".
+        split: "train", "valid" or "test".
+        baseline: workdir of a second run on the same data, drawn beside the first.
+        dataset: the open data set, where the caller has it already.
+
+    Returns:
+        The content of `evaluation.json`.
+
+    Raises:
+        ValueError: if there is no run, checkpoint or data, or the baseline was
+            trained on other data.
+    """
+    folder = Path(folder)
+    operator = runs.load(folder, checkpoint=checkpoint)
+    settings = operator.config["data"]
+    dataset = dataset or data.open_data(settings)
+    _check_manifest(operator, dataset)
+    samples = data.load_split(dataset, settings, split)
+    prediction = operator(samples.x)
+    spacing = data.spacing(samples.coordinates)
+    errors = metrics.evaluate_fields(prediction, samples.y, spacing)
+    report = {
+        "model": operator.config["model"]["name"],
+        "num_parameters": operator.num_parameters,
+        "checkpoint": checkpoint,
+        "step": operator.step,
+        "split": split,
+        "num_samples": len(samples.y),
+        "grid": list(samples.y.shape[1:3]),
+        **errors,
+        "sample_ids": [int(i) for i in samples.sample_ids],
+        "data_manifest_sha256": dataset.manifest_sha256,
+    }
+    workdir.write_json(folder / "evaluation.json", report)
+    draw(folder, operator, samples, prediction, errors, baseline)
+    return report
+
+
+def draw(folder, operator, samples, prediction, errors, baseline) -> None:
+    """Writes `samples.png` and `curves.png`, with the baseline's lines if given."""
+    label = operator.config["model"]["name"].upper()
+    per_sample = np.array(errors["relative_l2"]["per_sample"])
+    chosen = _spread(per_sample, NUM_DRAWN)
+    predictions = {label: prediction[chosen]}
+    drawn_errors = {label: per_sample[chosen]}
+    histories = {label: workdir.read_metrics(folder)}
+    if baseline is not None:
+        other = runs.load(baseline)
+        if other.info["data_manifest_sha256"] != operator.info["data_manifest_sha256"]:
+            raise ValueError(f"{baseline} was trained on other data than {folder}")
+        name = other.config["model"]["name"].upper()
+        name = f"{name} (baseline)" if name == label else name
+        predictions[name] = other(samples.x[chosen])
+        beside = metrics.evaluate_fields(
+            predictions[name], samples.y[chosen], data.spacing(samples.coordinates)
+        )
+        drawn_errors[name] = beside["relative_l2"]["per_sample"]
+        histories[name] = workdir.read_metrics(Path(baseline))
+    (x0, x1), (y0, y1) = ((c[0], c[-1]) for c in samples.coordinates)
+    figures.plot_samples(
+        folder / "samples.png",
+        samples.x[chosen],
+        samples.y[chosen],
+        predictions,
+        drawn_errors,
+        samples.sample_ids[chosen],
+        extent=(x0, x1, y0, y1),
+    )
+    figures.plot_curves(folder / "curves.png", histories)
+
+
+def describe(report: Mapping) -> str:
+    """The errors of a report as a small table for the terminal."""
+    rows = [
+        f"  {name:22s} {100 * e['mean']:8.3f} %   median {100 * median:.3f} %, "
+        f"worst {100 * max(e['per_sample']):.3f} %"
+        for name in ("relative_l2", "relative_h1", "relative_h1_spectral")
+        if (e := report[name]) and (median := e["quantiles"]["0.5"]) is not None
+    ]
+    n1, n2 = report["grid"]
+    head = (
+        f"{report['model']}: {report['num_parameters']:,} parameters, "
+        f"{report['num_samples']} {report['split']} samples on {n1} x {n2}, "
+        f"{report['checkpoint']} checkpoint (step {report['step']})"
+    )
+    return "\n".join([head, *rows])
+
+
+def _spread(errors: np.ndarray, num: int) -> np.ndarray:
+    """Indices of num samples from the least to the largest error."""
+    places = np.linspace(0, len(errors) - 1, min(num, len(errors))).round().astype(int)
+    return np.argsort(errors, kind="stable")[places]
+
+
+def _check_manifest(operator: runs.Operator, dataset) -> None:
+    trained = operator.info["data_manifest_sha256"]
+    if dataset.manifest_sha256 != trained:
+        raise ValueError(
+            f"{operator.workdir} was trained on data with manifest {trained[:12]}, but "
+            f"{dataset.root} has {dataset.manifest_sha256[:12]}: regenerate the data "
+            "with the config of the run, or train again in another --workdir"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m operators.training.evaluate", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--checkpoint", default="best", choices=("best", "latest"))
+    parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
+    parser.add_argument("--baseline", help="workdir of a second run on the same data")
+    options = parser.parse_args(argv)
+    try:
+        report = evaluate(
+            options.workdir,
+            checkpoint=options.checkpoint,
+            split=options.split,
+            baseline=options.baseline,
+        )
+    except (ValueError, DatasetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(describe(report))
+    print(f"written: {options.workdir}/evaluation.json, samples.png, curves.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

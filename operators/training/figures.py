@@ -1,0 +1,100 @@
+"""The pictures of a run: fields with their errors, and the course of the training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def plot_samples(
+    path: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    errors: Mapping[str, Sequence[float]],
+    sample_ids: Sequence[int],
+    extent: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0),
+) -> None:
+    """Draws coefficient, truth, and each model's prediction and error, a row a sample.
+
+    Args:
+        path: PNG file to write.
+        x: [num, n1, n2, c_in] inputs; the first channel is drawn.
+        y: [num, n1, n2, c_out] true solutions; the first channel is drawn.
+        predictions: label -> [num, n1, n2, c_out].
+        errors: label -> relative L2 error of each sample.
+        sample_ids: global ids, for the row labels.
+        extent: (x_min, x_max, y_min, y_max) of the domain.
+    """
+    columns = 2 + 2 * len(predictions)
+    figure, axes = _canvas(len(x), columns, size=(2.75, 2.45))
+    for row, panels in enumerate(axes):
+        truth = y[row, ..., 0]
+        limits = {"vmin": min(truth.min(), 0), "vmax": truth.max()}
+        _field(panels[0], x[row, ..., 0], extent, cmap="cividis")
+        _field(panels[1], truth, extent, cmap="viridis", **limits)
+        panels[0].set_ylabel(f"sample {sample_ids[row]}\ny")
+        differences = {k: v[row, ..., 0] - truth for k, v in predictions.items()}
+        largest = max(np.abs(d).max() for d in differences.values())
+        for index, (label, difference) in enumerate(differences.items()):
+            left, right = panels[2 + 2 * index : 4 + 2 * index]
+            _field(left, truth + difference, extent, cmap="viridis", **limits)
+            _field(
+                right, difference, extent, cmap="RdBu_r", vmin=-largest, vmax=largest
+            )
+            right.set_title(f"{errors[label][row]:.2%} rel. $L^2$", fontsize=8)
+    titles = ["coefficient $a$", "truth $u$"]
+    for label in predictions:
+        titles += [f"{label}: prediction", f"{label}: error"]
+    for panel, title in zip(axes[0], titles, strict=True):
+        below = panel.get_title()
+        panel.set_title("\n".join(filter(None, (title, below))), fontsize=9)
+    for panel in axes[-1]:
+        panel.set_xlabel("x")
+    figure.savefig(path, dpi=130)
+
+
+def plot_curves(path: Path, histories: Mapping[str, Sequence[Mapping]]) -> None:
+    """Draws loss, validation error and learning rate over the epochs.
+
+    Args:
+        path: PNG file to write.
+        histories: label -> records of `metrics.jsonl` that hold `epoch`, `loss`,
+            `valid_relative_l2` and `learning_rate`.
+    """
+    figure, axes = _canvas(1, 3, size=(3.9, 3.1))
+    names = {
+        "loss": "training loss (mean over the epoch)",
+        "valid_relative_l2": "validation error, relative $L^2$",
+        "learning_rate": "learning rate",
+    }
+    for panel, (key, title) in zip(axes[0], names.items(), strict=True):
+        for label, history in histories.items():
+            points = [(r["epoch"], r[key]) for r in history if key in r]
+            if points:
+                style = "o-" if len(points) < 3 else "-"
+                panel.plot(*zip(*points, strict=True), style, label=label, lw=1.4, ms=3)
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel("epoch")
+        panel.set_yscale("log")
+        panel.grid(alpha=0.3, which="both")
+    axes[0][0].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def _canvas(rows: int, columns: int, size: tuple[float, float]):
+    """A figure for the Agg back end, whatever the user's matplotlib is set to."""
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _field(panel, values: np.ndarray, extent, **style) -> None:
+    """One field as an image, x to the right and y upwards, with its colour bar."""
+    image = panel.imshow(values.T, origin="lower", extent=extent, **style)
+    bar = panel.figure.colorbar(image, ax=panel, shrink=0.8, pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    bar.formatter.set_powerlimits((-2, 3))
+    panel.tick_params(labelsize=7)

@@ -1,0 +1,108 @@
+"""Norms against closed forms, and JAX against NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from operators.training import losses, metrics
+
+
+def fields(n1, n2, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((2, 3, n1, n2, 2))
+
+
+def test_relative_l2_of_a_scaled_field_is_the_scale_error():
+    target = fields(9, 12)[0]
+    np.testing.assert_allclose(losses.relative_l2(1.25 * target, target), 0.25)
+
+
+def test_errors_are_per_sample_over_points_and_channels():
+    prediction, target = fields(9, 12)
+    expected = [
+        np.linalg.norm(p - t) / np.linalg.norm(t)
+        for p, t in zip(prediction, target, strict=True)
+    ]
+    np.testing.assert_allclose(losses.relative_l2(prediction, target), expected)
+
+
+def test_relative_h1_converges_to_the_closed_form_on_a_rectangle():
+    # u = x^2 y, e = u (1 - s) has the relative error |1 - s|; use e = x y instead:
+    # ||xy||^2 = 1/9, |grad|^2 = 1/3 + 1/3; ||u||^2 = 1/15, |grad u|^2 = 4/9 + 1/5.
+    expected = np.sqrt((1 / 9 + 2 / 3) / (1 / 15 + 4 / 9 + 1 / 5))
+    observed = []
+    for n in (40, 80, 160):
+        n1, n2 = n + 1, 2 * n + 1
+        x, y = np.meshgrid(np.linspace(0, 1, n1), np.linspace(0, 1, n2), indexing="ij")
+        u, e = (x**2 * y)[None, ..., None], (x * y)[None, ..., None]
+        observed.append(losses.relative_h1(u + e, u, (1 / n, 0.5 / n))[0])
+    errors = np.abs(np.array(observed) - expected)
+    assert errors[-1] < 0.02
+    assert errors[2] < 0.6 * errors[1] < 0.4 * errors[0]
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(16, 16), (15, 16), (16, 15), (64, 45)])
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_spectral_h1_matches_the_full_complex_transform(n1, n2, weight):
+    prediction, target = fields(n1, n2)
+
+    def norm(v):
+        spectrum = np.fft.fft2(v, axes=(1, 2), norm="ortho")
+        k1 = np.abs(np.fft.fftfreq(n1, 1 / n1))
+        k2 = np.abs(np.fft.fftfreq(n2, 1 / n2))
+        k1, k2 = np.where(k1 < 20, k1, 0), np.where(k2 < 20, k2, 0)
+        w = np.sqrt(1 + weight**2 * (k1[:, None] ** 2 + k2[None] ** 2))
+        return np.sqrt((np.abs(spectrum * w[None, :, :, None]) ** 2).sum((1, 2, 3)))
+
+    expected = norm(prediction - target) / norm(target)
+    observed = losses.relative_h1_spectral(prediction, target, weight)
+    np.testing.assert_allclose(observed, expected, rtol=1e-12)
+
+
+def test_spectral_h1_gives_no_derivative_weight_from_the_cutoff_on():
+    x = np.arange(64) / 64
+    for k, expected in ((19, np.sqrt(1 + 19**2)), (20, 1.0)):
+        wave = np.cos(2 * np.pi * k * x)[None, :, None, None] * np.ones((1, 1, 8, 1))
+        constant = np.full_like(wave, np.sqrt(0.5))
+        error = losses.relative_h1_spectral(constant + wave, constant)[0]
+        assert error == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_jax_float32_agrees_with_numpy_float64(name):
+    prediction, target = fields(17, 12)
+    loss_fn = losses.create(name, (1 / 16, 1 / 11))
+    single = loss_fn(jnp.asarray(prediction, "float32"), jnp.asarray(target, "float32"))
+    assert single.dtype == jnp.float32
+    double = loss_fn(prediction, target)
+    assert double.dtype == np.float64
+    np.testing.assert_allclose(single, double, rtol=2e-6)
+
+
+def test_a_zero_target_has_a_finite_gradient_free_error():
+    zero = np.zeros((1, 8, 8, 1))
+    assert losses.relative_l2(zero, zero)[0] == 0
+
+
+def test_losses_reject_unknown_names_and_shapes_that_differ():
+    with pytest.raises(ValueError, match="relative_l2"):
+        losses.create("l2", (1, 1))
+    with pytest.raises(ValueError, match=r"\(3, 9, 12, 2\)"):
+        losses.relative_l2(fields(9, 12)[0], fields(12, 9)[0])
+
+
+def test_summary_has_mean_spread_quantiles_and_all_samples():
+    summary = metrics.summarize(np.array([0.1, 0.2, 0.3]))
+    assert summary["mean"] == pytest.approx(0.2)
+    assert summary["std"] == pytest.approx(0.1)
+    assert summary["quantiles"]["0.5"] == pytest.approx(0.2)
+    assert summary["per_sample"] == [0.1, 0.2, 0.3]
+
+
+def test_spectrum_finds_the_shell_of_a_wave_and_its_mean_square():
+    x = np.arange(31) / 31
+    wave = 3 * np.cos(2 * np.pi * (4 * x[:, None] - 3 * np.arange(24) / 24))
+    energy = metrics.spectrum(wave[None, ..., None])
+    assert energy.shape == (13,)
+    assert energy[5] == pytest.approx(np.mean(wave**2))  # |(4, -3)| = 5
+    assert energy.sum() == pytest.approx(energy[5])

@@ -1,0 +1,323 @@
+"""Trains a neural operator, from the data to the figures.
+
+    python train.py --config configs/mgno_darcy.py:small
+    python train.py --config configs/mgno_darcy.py --config.seed=1 --workdir runs/seed1
+
+Generates the data set on first use, trains with checkpoints, and ends with the test
+errors, `evaluation.json` and figures in the workdir (runs/<config>_<variant>).
+The same command continues a run that was stopped; a finished one says so.
+"""
+
+import argparse
+import functools
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from configs import loading
+from operators import models
+from operators.training import (
+    batching,
+    checkpoints,
+    data,
+    evaluate,
+    interruption,
+    losses,
+    normalizers,
+    optimizers,
+    progress,
+    runs,
+    sharding,
+    state,
+    timing,
+    workdir,
+)
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+
+
+class StoppedError(Exception):
+    """A signal came; everything is saved."""
+
+
+class NonFiniteError(ValueError):
+    """A loss, gradient or update is not finite."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code (0 done, 1 failed, 2 bad input, 75 again)."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", help="folder of the run")
+    parser.add_argument("--list", action="store_true", help="list configs and models")
+    options, rest = parser.parse_known_args(argv)
+    if options.list:
+        print("configs:", *sorted(map(str, Path("configs").glob("[!_cl]*_*.py"))))
+        print("models:", *models.names())
+        return 0
+    cache = os.environ.get(
+        "JAX_COMPILATION_CACHE_DIR", str(CACHE / "operators" / "jax")
+    )
+    jax.config.update("jax_compilation_cache_dir", cache)
+    try:
+        config, name = loading.from_arguments(rest)
+        folder = Path(options.workdir or Path("runs") / loading.run_name(name))
+        with interruption.StopFlag() as stop:
+            train_and_evaluate(config, folder, stop=stop, name=name)
+    except StoppedError as signal:
+        print(f"{signal}; run the same command again to go on", file=sys.stderr)
+        return interruption.EXIT_CODE
+    except NonFiniteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train_and_evaluate(config, folder: Path, *, stop, name: str = "") -> dict:
+    """Trains as the config says and evaluates the best checkpoint on the test split.
+
+    Args:
+        config: see `configs/`.
+        folder: workdir; continues the run that it holds.
+        stop: `interruption.StopFlag`, or any object with an attribute `requested`.
+        name: the config's name, for the messages.
+
+    Returns:
+        The report of `operators.training.evaluate`.
+
+    Raises:
+        StoppedError: after a signal, with everything saved.
+        NonFiniteError: if the training diverged; the last finite checkpoint stays.
+        ValueError: if settings, data and model do not fit together.
+        OSError: if a folder cannot be written.
+    """
+    sharding.initialize_distributed(config.distributed)
+    mesh = sharding.data_mesh(config.num_devices, config.batch_size)
+    resumed = workdir.prepare(folder, config)
+    run = Run(config, mesh)
+    if jax.default_backend() == "cpu" and not resumed:
+        run.announce(name)
+    if not data.generate(config.data, stop):
+        raise StoppedError(f"the data of {name} are not complete")
+    run.load_data()
+    normalizers.save(folder / "normalizers.npz", run.normalizers)
+    train(run, folder, stop)
+    report = evaluate.evaluate(
+        folder, baseline=find_baseline(config, run), dataset=run.dataset
+    )
+    print(evaluate.describe(report))
+    print(f"figures and checkpoints: {folder}/ (curves.png, samples.png, checkpoints/)")
+    return report
+
+
+class Run:
+    """Model, optimiser, compiled functions and data of one training run."""
+
+    def __init__(self, config, mesh):
+        self.config = config
+        self.put = functools.partial(jax.device_put, device=sharding.replicated(mesh))
+        self.steps_per_epoch = batching.steps_per_epoch(
+            config.data.num_train, config.batch_size
+        )
+        self.num_steps = config.num_epochs * self.steps_per_epoch
+        self.optimizer = optimizers.create(
+            config.optimizer, config.schedule, config.num_epochs, self.steps_per_epoch
+        )
+        coordinates = data.stored_coordinates(config.data)
+        self.grid = tuple(len(c) for c in coordinates)
+        settings = dict(config.loss)
+        name = settings.pop("name")
+        loss_fn = losses.create(name, data.spacing(coordinates), **settings)
+        model = models.create(rngs=nnx.Rngs(config.seed), **config.model)
+        # The model sees the data's shape before anything is computed or generated.
+        shape = (1, *self.grid, config.model.in_channels)
+        jax.eval_shape(nnx.call(model), jax.ShapeDtypeStruct(shape, np.float32))
+        self.graph, self.state = state.create_state(model, self.optimizer, mesh)
+        self.step_fn = state.make_train_step(self.graph, self.optimizer, loss_fn, mesh)
+        self.errors_fn = state.make_errors(self.graph, losses.relative_l2)
+
+    def announce(self, name: str) -> None:
+        """Prints how long the run will take on this machine, from two timed steps."""
+        config, kinds = self.config, self.config.normalizers
+        # The values do not matter, as long as nothing is divided by zero.
+        shape = (config.data.num_train, *self.grid)
+        x = np.ones((*shape, config.model.in_channels), np.float32)
+        y = np.ones((*shape, config.model.out_channels), np.float32)
+        output = normalizers.fit(kinds.output, y)
+        arrays = self.put(state.Arrays(x, y, output))
+        copy = jax.tree.map(lambda leaf: leaf.copy(), self.state)
+        indices = np.arange(config.batch_size, dtype=np.int32)
+        seconds = timing.seconds_per_step(self.step_fn, copy, arrays, indices)
+        total = seconds * self.num_steps
+        print(
+            f"training: {config.num_epochs} epochs of {self.steps_per_epoch} steps, "
+            f"{seconds:.2g} s each: about {timing.spell_duration(total)} on this CPU",
+            flush=True,
+        )
+        if total > 3600 and name and ":" not in name:
+            print(f"a variant that takes minutes: --config {name}:small", flush=True)
+
+    def load_data(self) -> None:
+        """Reads the splits, fits the normalisers, puts everything on the devices."""
+        config, settings = self.config, self.config.data
+        self.dataset = data.open_data(settings)
+        train_split = data.load_split(self.dataset, settings, "train")
+        valid_split = data.load_split(self.dataset, settings, "valid")
+        check_channels(config.model, train_split)
+        self.sample_ids = train_split.sample_ids
+        self.normalizers = {
+            "input": normalizers.fit(config.normalizers.input, train_split.x),
+            "output": normalizers.fit(config.normalizers.output, train_split.y),
+        }
+
+        def arrays(x, y):
+            x = self.normalizers["input"].encode(x)
+            return self.put(state.Arrays(x, y, self.normalizers["output"]))
+
+        self.arrays = arrays(train_split.x, train_split.y)
+        size = config.eval.batch_size
+        self.valid_batches = [
+            arrays(valid_split.x[i : i + size], valid_split.y[i : i + size])
+            for i in range(0, len(valid_split.x), size)
+        ]
+
+    def validate(self, params) -> float:
+        """Mean relative L2 error over the validation split."""
+        errors = [self.errors_fn(params, batch) for batch in self.valid_batches]
+        return float(np.concatenate(jax.device_get(errors)).mean())
+
+
+def train(run: Run, folder: Path, stop) -> None:
+    """The loop: steps, logs, validation, checkpoints; returns when all is done.
+
+    Nothing in a step waits for the device: metrics are fetched every
+    `log.every_steps` steps, and a loss that is not finite stops the run there.
+    """
+    config, per_epoch = run.config, run.steps_per_epoch
+    latest = checkpoints.Checkpoints(
+        folder / "checkpoints" / "latest", config.checkpoint.keep
+    )
+    best = checkpoints.Checkpoints(folder / "checkpoints" / "best", 1)
+    current, lowest = run.state, float("inf")
+    if restored := latest.restore(current):
+        current, facts = restored
+        lowest = facts["best_valid_relative_l2"]
+        check_same_data(facts, run.dataset, folder)
+    first = int(current.step)
+    if first == run.num_steps:
+        print(f"{folder} is finished: all {first} steps are done")
+        return
+
+    def save(checkpoint):
+        facts = {
+            "best_valid_relative_l2": lowest,
+            "data_manifest_sha256": run.dataset.manifest_sha256,
+        }
+        checkpoint.save(current, facts)
+
+    log = workdir.MetricsLog(folder, first, config.log.tensorboard)
+    bar = progress.Bar(first, run.num_steps)
+    for epoch in range(first // per_epoch, config.num_epochs):
+        order = batching.epoch_order(
+            config.seed, epoch, config.data.num_train, config.batch_size
+        )
+        begin, start = int(current.step) - epoch * per_epoch, time.perf_counter()
+        window, values = [], []
+        for index in range(begin, per_epoch):
+            current, metrics = run.step_fn(current, run.arrays, order[index])
+            window.append(metrics)
+            bar.update()
+            if len(window) == config.log.every_steps or stop.requested:
+                values += fetch(window, order[: index + 1], run.sample_ids, epoch)
+                window = []
+            if stop.requested and index + 1 < per_epoch:
+                save(latest)
+                raise StoppedError(f"{stop.requested}: saved step {int(current.step)}")
+        values += fetch(window, order, run.sample_ids, epoch)
+        seconds = time.perf_counter() - start
+        record = {
+            **values[-1],
+            "epoch": epoch + 1,
+            "loss": float(np.mean([v["loss"] for v in values])),
+            "samples_per_second": (per_epoch - begin) * config.batch_size / seconds,
+        }
+        last = epoch + 1 == config.num_epochs
+        if last or (epoch + 1) % config.eval.every_epochs == 0:
+            record["valid_relative_l2"] = run.validate(current.params)
+            if record["valid_relative_l2"] < lowest:
+                lowest = record["valid_relative_l2"]
+                save(best)
+        log.write((epoch + 1) * per_epoch, **record)
+        bar.report(record, config.num_epochs)
+        if stop.requested or last or (epoch + 1) % config.checkpoint.every_epochs == 0:
+            save(latest)
+        if stop.requested and not last:
+            raise StoppedError(f"{stop.requested}: saved step {int(current.step)}")
+    bar.close()
+    log.close()
+
+
+def fetch(window: list, order: np.ndarray, sample_ids: np.ndarray, epoch: int) -> list:
+    """Brings the metrics of the last steps to the host; they must be finite.
+
+    Raises:
+        NonFiniteError: naming the first bad step and the samples of its batch.
+    """
+    values = [{k: float(v) for k, v in m.items()} for m in jax.device_get(window)]
+    bad = [i for i, m in enumerate(values) if not np.isfinite(list(m.values())).all()]
+    if bad:
+        index = len(order) - len(values) + bad[0]
+        raise NonFiniteError(
+            f"step {index + 1} of epoch {epoch + 1} has {values[bad[0]]}: samples "
+            f"{sample_ids[order[index]].tolist()}; the last checkpoint is finite. "
+            "Lower the learning rate, or look at these samples"
+        )
+    return values
+
+
+def check_channels(model, samples) -> None:
+    """Raises a ValueError where data and model have different channel counts."""
+    for key, fields in (("in_channels", samples.x), ("out_channels", samples.y)):
+        if fields.shape[-1] != model[key]:
+            raise ValueError(
+                f"the data have {fields.shape[-1]} {key.replace('_', ' ')}, the model "
+                f"{model[key]}: set --config.model.{key}={fields.shape[-1]}"
+            )
+
+
+def check_same_data(facts: dict, dataset, folder: Path) -> None:
+    """Raises a ValueError where the checkpoint was trained on other data."""
+    if facts["data_manifest_sha256"] != dataset.manifest_sha256:
+        raise ValueError(
+            f"{folder} was trained on other data than {dataset.root} holds now: give "
+            "another --workdir, or put the former data back"
+        )
+
+
+def find_baseline(config, run: Run) -> str | None:
+    """The baseline's workdir, where there is a run of it on the same data."""
+    name = config.eval.baseline
+    if not name:
+        return None
+    try:
+        other = runs.load(name)
+    except ValueError:
+        print(f"no baseline in the figures: there is no finished run in {name}")
+        return None
+    same = other.info["data_manifest_sha256"] == run.dataset.manifest_sha256
+    return name if same else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
