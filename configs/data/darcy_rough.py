@@ -1,4 +1,4 @@
-r"""Darcy flow, two phases 12 and 2, rough interfaces (alpha 2, tau 5), 513 x 513 nodes.
+r"""Darcy flow, two phases 12 and 2, rough set (alpha 2, tau 5), 513 x 513 nodes.
 
 After the set of the MgNO paper (He et al. 2024, arXiv:2310.19809), whose script works
 on 512 cell centres and keeps every second one. Here the points are nodes: 513 of them,

@@ -1,4 +1,4 @@
-r"""Darcy flow, two phases 12 and 3, smooth interfaces (alpha 2, tau 3), 421 x 421 nodes.
+r"""Darcy flow, two phases 12 and 3, smooth set (alpha 2, tau 3), 421 x 421 nodes.
 
 The random field, the values and the size are those of the data set of Li et al. (2021,
 arXiv:2010.08895); the coefficient is drawn at the nodes and the scheme is `clean`, so
