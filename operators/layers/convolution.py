@@ -7,8 +7,8 @@ from flax import nnx
 from jax import lax
 
 PADDINGS = ("zero", "reflect", "wrap", "valid")
-_PAD_MODES = {"reflect": "reflect", "wrap": "wrap"}
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_0 = (0, 0)  # no padding along an axis
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype):
@@ -22,7 +22,7 @@ def pad(u: jax.Array, width: int, padding: str) -> jax.Array:
     widths = ((0, 0), (width, width), (width, width), (0, 0))
     if padding == "zero":
         return jnp.pad(u, widths)
-    return jnp.pad(u, widths, mode=_PAD_MODES[padding])
+    return jnp.pad(u, widths, mode=padding)
 
 
 def convolve(
@@ -31,7 +31,7 @@ def convolve(
     """Correlates u with a kernel of odd size, centred on every stride-th point.
 
     Never `SAME`: with stride 2 on an even grid that pads (0, 1), where the model needs
-    (1, 1).
+    (1, 1). On CPU reverse mode only, as for `transposed_convolve`.
 
     Args:
         u: [batch, n1, n2, in_channels].
@@ -45,14 +45,11 @@ def convolve(
         (n - k) // stride + 1 points per axis for "valid".
     """
     width = kernel.shape[0] // 2
-    explicit = (0, 0)
-    if padding == "zero":
-        explicit = (width, width)  # the same sums as padding first, without the copy
-    elif padding != "valid" and width > 0:
+    if padding != "valid" and width > 0:
         u = pad(u, width, padding)
-    return lax.conv_general_dilated(
-        u, kernel, (stride, stride), (explicit, explicit), dimension_numbers=_NHWC
-    )
+    if (kernel.shape[0], stride) in _FAST_KERNELS and jax.default_backend() == "cpu":
+        return (_restrict if stride == 2 else _smooth)(u, kernel)
+    return _correlate(u, kernel, stride)
 
 
 def transposed_convolve(
@@ -74,23 +71,146 @@ def transposed_convolve(
     Returns:
         [batch, 2 m1 + k1 - 2 - 2 crop, 2 m2 + k2 - 2 - 2 crop, out_channels].
     """
-    batch, m1, m2, in_channels = u.shape
-    k1, k2, _, out_channels = kernel.shape
-    kernel = jnp.pad(kernel, ((0, 4 - k1), (0, 4 - k2), (0, 0), (0, 0)))
-    # Point 2m + s of the uncropped output is u[m] kernel[s] + u[m - 1] kernel[s + 2].
-    taps = kernel.reshape(2, 2, 2, 2, in_channels, out_channels)[::-1, :, ::-1]
-    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, in_channels, 4 * out_channels)
-    explicit = (1, 1)
-    if padding != "zero":
-        u, explicit = pad(u, 1, padding), (0, 0)
-    parities = lax.conv_general_dilated(
-        u, taps, (1, 1), (explicit, explicit), dimension_numbers=_NHWC
+    sizes = [
+        2 * m + k - 2 - 2 * crop
+        for m, k in zip(u.shape[1:3], kernel.shape[:2], strict=True)
+    ]
+    kernel = _four_taps(kernel)
+    if padding == "wrap":
+        # Two more fine points on either side than zeros outside would give.
+        u, crop = pad(u, 1, padding), crop + 2
+    on_cpu = jax.default_backend() == "cpu"
+    full = (_prolong if on_cpu else _interleave)(u, kernel)
+    return full[:, crop : crop + sizes[0], crop : crop + sizes[1]]
+
+
+def _correlate(u: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        u, kernel, (stride, stride), "VALID", dimension_numbers=_NHWC
     )
-    parities = parities.reshape(batch, m1 + 1, m2 + 1, 2, 2, out_channels)
-    full = parities.transpose(0, 1, 3, 2, 4, 5)
-    full = full.reshape(batch, 2 * m1 + 2, 2 * m2 + 2, out_channels)
-    n1, n2 = 2 * m1 + k1 - 2 - 2 * crop, 2 * m2 + k2 - 2 - 2 * crop
-    return full[:, crop : crop + n1, crop : crop + n2]
+
+
+def _four_taps(kernel: jax.Array) -> jax.Array:
+    """Extends a kernel [k1, k2, ...], k <= 4, by zero taps to [4, 4, ...]."""
+    return jnp.pad(kernel, ((0, 4 - kernel.shape[0]), (0, 4 - kernel.shape[1]), _0, _0))
+
+
+def _interleave(u: jax.Array, kernel: jax.Array) -> jax.Array:
+    """out[2j + t] += u[j] kernel[t], kernel [4, 4, ...], out has 2 m + 2 points."""
+    batch, m1, m2, in_channels = u.shape
+    channels = kernel.shape[-1]
+    # Point 2m + s of the output is u[m] kernel[s] + u[m - 1] kernel[s + 2].
+    taps = kernel.reshape(2, 2, 2, 2, in_channels, channels)[::-1, :, ::-1]
+    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, in_channels, 4 * channels)
+    parities = _correlate(pad(u, 1, "zero"), taps, 1)
+    parities = parities.reshape(batch, m1 + 1, m2 + 1, 2, 2, channels)
+    parities = parities.transpose(0, 1, 3, 2, 4, 5)
+    return parities.reshape(batch, 2 * m1 + 2, 2 * m2 + 2, channels)
+
+
+# On CPU, XLA computes the gradient of a convolution with respect to its kernel, and
+# that of a strided one with respect to its input, 2 to 60 times slower than the
+# convolution itself. The rules below are the same sums as matrix products over rows
+# of the grid (benchmarks/mgno_step.py). Other back ends have tuned ones.
+_FAST_KERNELS = {(1, 1), (3, 1), (3, 2)}
+
+
+@jax.custom_vjp
+def _smooth(u, kernel):
+    """Stride 1, kernel 1 x 1 or 3 x 3, no padding."""
+    return _correlate(u, kernel, 1)
+
+
+def _smooth_backward(saved, g):
+    u, kernel = saved
+    transposed = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    du = _correlate(pad(g, kernel.shape[0] - 1, "zero"), transposed, 1)
+    return du, _smooth_kernel_gradient(u, g, kernel.shape[0])
+
+
+_smooth.defvjp(lambda u, kernel: (_smooth(u, kernel), (u, kernel)), _smooth_backward)
+
+
+@jax.custom_vjp
+def _restrict(u, kernel):
+    """Stride 2, kernel 3 x 3, no padding."""
+    return _correlate(u, kernel, 2)
+
+
+def _restrict_backward(saved, g):
+    u, kernel = saved
+    sizes = [2 * m + 2 for m in g.shape[1:3]]
+    rest = [(0, n - size) for n, size in zip(u.shape[1:3], sizes, strict=True)]
+    # Negative widths drop the last row and column, which belong to the zero taps.
+    config = [(0, 0, 0), *[(*width, 0) for width in rest], (0, 0, 0)]
+    du = _interleave(g, _four_taps(kernel.transpose(0, 1, 3, 2)))
+    du = lax.pad(du, jnp.zeros((), du.dtype), config)
+    back = [(0, 0, 0), *[(-low, -high, 0) for low, high in rest], (0, 0, 0)]
+    fine = lax.pad(u, jnp.zeros((), u.dtype), back)
+    return du, _strided_kernel_gradient(fine, g)[:3, :3]
+
+
+_restrict.defvjp(
+    lambda u, kernel: (_restrict(u, kernel), (u, kernel)), _restrict_backward
+)
+
+
+@jax.custom_vjp
+def _prolong(u, kernel):
+    """Transpose of stride 2, kernel 4 x 4, nothing cropped."""
+    return _interleave(u, kernel)
+
+
+def _prolong_backward(saved, g):
+    u, kernel = saved
+    du = _correlate(g, kernel.transpose(0, 1, 3, 2), 2)
+    return du, _strided_kernel_gradient(g, u).transpose(0, 1, 3, 2)
+
+
+_prolong.defvjp(lambda u, kernel: (_prolong(u, kernel), (u, kernel)), _prolong_backward)
+
+
+def _row_products(u: jax.Array, g: jax.Array) -> jax.Array:
+    """Sum of u[b, i, j, c] g[b, i, j, d] over b, i, j, row by row, [c, d]."""
+    return jnp.einsum("bijc,bijd->bicd", u, g).sum((0, 1))
+
+
+def _smooth_kernel_gradient(u: jax.Array, g: jax.Array, size: int) -> jax.Array:
+    """Sum over i of u[i + t] g[i] for t in [0, size)^2, [size, size, c, d]."""
+    if size == 1:
+        return _row_products(u, g)[None, None]
+    batch, n1, n2, d = g.shape
+    c, m = u.shape[-1], (n2 + 1) // 2
+    # Points are paired along axis 2 and g is shifted along axis 1, so that two large
+    # products hold all nine taps; a quarter of their entries is not used.
+    u = jnp.pad(u, (_0, _0, (0, 2 * m - n2), _0)).reshape(batch, n1 + 2, m + 1, 2 * c)
+    g = jnp.pad(g, (_0, _0, (0, 2 * m - n2), _0))
+    g = jnp.concatenate([jnp.pad(g, (_0, (t, 2 - t), _0, _0)) for t in range(3)], -1)
+    g = g.reshape(batch, n1 + 2, m, 6 * d)
+    same = _row_products(u[:, :, :m], g).reshape(2, c, 2, 3, d)
+    next_pair = _row_products(u[:, :, 1:], g).reshape(2, c, 2, 3, d)
+    taps = [
+        same[0, :, 0] + same[1, :, 1],
+        same[1, :, 0] + next_pair[0, :, 1],
+        next_pair[0, :, 0] + next_pair[1, :, 1],
+    ]  # by offset along axis 2, each [c, offset along axis 1, d]
+    return jnp.stack(taps).transpose(2, 0, 1, 3)
+
+
+def _strided_kernel_gradient(fine: jax.Array, coarse: jax.Array) -> jax.Array:
+    """Sum over j of fine[2j + t] coarse[j] for t in [0, 4)^2, [4, 4, c, d]."""
+    batch, m1, m2, d = coarse.shape
+    c = fine.shape[-1]
+    shifted = [
+        jnp.pad(coarse, (_0, (a1, 1 - a1), (a2, 1 - a2), _0))
+        for a1 in range(2)
+        for a2 in range(2)
+    ]
+    shifted = jnp.concatenate(shifted, -1)  # t = 2 a + s
+    fine = fine.reshape(batch, m1 + 1, 2, m2 + 1, 2 * c)
+    taps = jnp.stack([_row_products(fine[:, :, s], shifted) for s in range(2)])
+    taps = taps.reshape(2, 2, c, 2, 2, d)  # [s1, s2, c, a1, a2, d]
+    return taps.transpose(3, 0, 4, 1, 2, 5).reshape(4, 4, c, d)
 
 
 class Convolution(nnx.Module):

@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from operators.layers import convolution as conv
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+NUMPY_MODES = {"zero": "constant", "reflect": "reflect", "wrap": "wrap"}
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def correlate_by_sums(u, kernel, stride, padding):
+    """out[i] = sum_t u[stride * i + t - k // 2] kernel[t], tap by tap in NumPy."""
+    k = kernel.shape[0]
+    if padding != "valid":
+        widths = ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0))
+        u = np.pad(u, widths, mode=NUMPY_MODES[padding])
+    m1, m2 = ((n - k) // stride + 1 for n in u.shape[1:3])
+    out = np.zeros((u.shape[0], m1, m2, kernel.shape[-1]))
+    for i, j in np.ndindex(m1, m2):
+        window = u[:, stride * i : stride * i + k, stride * j : stride * j + k]
+        out[:, i, j] = np.einsum("bstc,stcd->bd", window, kernel)
+    return out
+
+
+def transpose_by_sums(u, kernel, crop):
+    """out[2 j - crop + t] += u[j] kernel[t], tap by tap in NumPy."""
+    (b, m1, m2, _), (k1, k2, _, d) = u.shape, kernel.shape
+    full = np.zeros((b, 2 * (m1 - 1) + k1, 2 * (m2 - 1) + k2, d))
+    for s, t in np.ndindex(k1, k2):
+        full[:, s : s + 2 * m1 : 2, t : t + 2 * m2 : 2] += u @ kernel[s, t]
+    return full[:, crop : full.shape[1] - crop, crop : full.shape[2] - crop]
+
+
+def lhs_dilated(u, kernel, crop):
+    widths = [(k - 1 - crop, k - 1 - crop) for k in kernel.shape[:2]]
+    return lax.conv_general_dilated(
+        u, kernel[::-1, ::-1], (1, 1), widths, lhs_dilation=(2, 2),
+        dimension_numbers=NHWC,
+    )  # fmt: skip
+
+
+def reference(u, kernel, stride, padding):
+    """The same map through XLA's own rules of differentiation."""
+    width = kernel.shape[0] // 2
+    if padding != "valid":
+        u = conv.pad(u, width, padding)
+    return lax.conv_general_dilated(
+        u, kernel, (stride, stride), "VALID", dimension_numbers=NHWC
+    )
+
+
+@pytest.mark.parametrize("padding", conv.PADDINGS)
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1)])
+@pytest.mark.parametrize("grid", [(8, 7), (7, 8), (9, 6)])
+def test_convolution_equals_its_sum_and_its_gradients(padding, size, stride, grid):
+    with jax.enable_x64(True):
+        u, kernel = draw(2, *grid, 3), draw(size, size, 3, 4, seed=1)
+        out, pull = jax.vjp(
+            lambda u, k: conv.convolve(u, k, stride=stride, padding=padding), u, kernel
+        )
+        expected, pull_reference = jax.vjp(
+            lambda u, k: reference(u, k, stride, padding), u, kernel
+        )
+        np.testing.assert_allclose(
+            out, correlate_by_sums(u, kernel, stride, padding), atol=1e-12
+        )
+        g = draw(*expected.shape, seed=2)
+        for ours, theirs in zip(pull(g), pull_reference(g), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-11)
+
+
+@pytest.mark.parametrize("crop", [0, 1])
+@pytest.mark.parametrize("taps", [(3, 3), (4, 4), (3, 4), (4, 3)])
+def test_transposed_convolution_equals_the_zero_insertion_form(taps, crop):
+    with jax.enable_x64(True):
+        u, kernel = draw(2, 5, 4, 3), draw(*taps, 3, 2, seed=1)
+        out, pull = jax.vjp(
+            lambda u, k: conv.transposed_convolve(u, k, crop=crop), u, kernel
+        )
+        expected, pull_expected = jax.vjp(
+            lambda u, k: lhs_dilated(u, k, crop), u, kernel
+        )
+        np.testing.assert_allclose(out, expected, atol=1e-12)
+        np.testing.assert_allclose(out, transpose_by_sums(u, kernel, crop), atol=1e-12)
+        g = draw(*expected.shape, seed=2)
+        for ours, theirs in zip(pull(g), pull_expected(g), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-11)
+
+
+@pytest.mark.parametrize("taps", [3, 4])
+def test_wrap_pads_the_coarse_field_and_crops_two(taps):
+    u, kernel = draw(1, 4, 5, 2), draw(taps, taps, 2, 3, seed=1)
+    padded = np.pad(u, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
+    expected = transpose_by_sums(padded, kernel, 1)[:, 2:-2, 2:-2]
+    out = conv.transposed_convolve(
+        jnp.asarray(u, jnp.float32), jnp.asarray(kernel, jnp.float32),
+        crop=1, padding="wrap",
+    )  # fmt: skip
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_restriction_transposes_to_prolongation():
+    with jax.enable_x64(True):
+        u, v, kernel = draw(1, 9, 7, 2), draw(1, 5, 4, 3, seed=1), draw(3, 3, 2, 3)
+        down = conv.convolve(u, kernel, stride=2)
+        up = conv.transposed_convolve(v, kernel.transpose(0, 1, 3, 2), crop=1)
+        np.testing.assert_allclose(np.vdot(down, v), np.vdot(u, up), rtol=1e-12)
+
+
+def test_second_derivatives():
+    with jax.enable_x64(True):
+        u, kernel = draw(1, 6, 5, 2), draw(3, 3, 2, 2, seed=1)
+
+        def loss(kernel, apply):
+            return jnp.sum(apply(u, kernel) ** 3)
+
+        def curvature(apply):
+            slope = jax.grad(loss)
+            return jax.grad(lambda k: jnp.sum(slope(k, apply) ** 2))(kernel)
+
+        for stride in (1, 2):
+            np.testing.assert_allclose(
+                curvature(lambda u, k, s=stride: conv.convolve(u, k, stride=s)),
+                curvature(lambda u, k, s=stride: reference(u, k, s, "zero")),
+                rtol=1e-10,
+            )
+
+
+def test_initialisation_is_pytorchs():
+    rngs = nnx.Rngs(0)
+    layer = conv.Convolution(8, 32, 3, use_bias=True, rngs=rngs)
+    up = conv.TransposedConvolution(8, 32, (4, 4), rngs=rngs)
+    for value, fan_in in (
+        (layer.kernel[...], 8 * 9), (layer.bias[...], 8 * 9), (up.kernel[...], 32 * 16)
+    ):  # fmt: skip
+        bound = fan_in**-0.5
+        assert np.abs(value).max() <= bound
+        np.testing.assert_allclose(np.abs(value).max(), bound, rtol=0.1)
+    np.testing.assert_allclose(np.var(layer.kernel[...]) * 72, 1 / 3, rtol=0.1)
+
+
+def test_rejects_settings_that_do_not_exist():
+    with pytest.raises(ValueError, match=r"padding is 'same'; known: zero"):
+        conv.Convolution(1, 1, 3, padding="same", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
+        conv.Convolution(1, 1, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="must hold 3 or 4"):
+        conv.TransposedConvolution(1, 1, (2, 4), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="known: zero, wrap"):
+        conv.TransposedConvolution(1, 1, (4, 4), padding="reflect", rngs=nnx.Rngs(0))
