@@ -1,0 +1,107 @@
+"""Pictures of a few samples of a data set, input above, solution below."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+
+MAX_COLUMNS = 6
+MAX_PHASES = 5  # fields of at most so many distinct values get discrete colours
+
+
+def plot_samples(
+    path: str | Path,
+    samples: Any,
+    fields: tuple[str, str],
+    title: str,
+    residuals: Sequence[float] | None = None,
+) -> None:
+    """Draws the first samples, one per column, and writes a PNG.
+
+    All pictures of a row share their colour scale. Axis x runs to the right and y
+    upwards, whatever the order of the array.
+
+    Args:
+        path: file to write; its folder must exist.
+        samples: `datagen.storage.read.Samples` or anything with x [N, n1, n2, c],
+            y [N, n1, n2, c], sample_ids [N] and coordinates (x [n1], y [n2]); the
+            first channels are drawn.
+        fields: names of the input and of the output.
+        title: line above the pictures.
+        residuals: [N] true relative residuals of the solutions; None leaves them out.
+
+    Raises:
+        ValueError: if there is no sample or the residuals do not match.
+    """
+    num = min(len(samples.x), MAX_COLUMNS)
+    if num == 0:
+        raise ValueError("there is no sample to draw; expected at least one")
+    if residuals is not None and len(residuals) != len(samples.x):
+        raise ValueError(
+            f"got {len(residuals)} residuals for {len(samples.x)} samples; "
+            "expected one for each"
+        )
+    figure = Figure(figsize=(2.5 * num + 1.5, 5.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    cells = figure.subplots(
+        2, num + 1, width_ratios=[1.0] * num + [0.06], squeeze=False
+    )
+    axes, bars = cells[:, :-1], cells[:, -1]
+    extent = _extent(samples.coordinates)
+    xticks, yticks = (
+        np.round(np.linspace(x[0], x[-1], 3), 2) for x in samples.coordinates
+    )
+    rows = ((samples.x, fields[0], "cividis"), (samples.y, fields[1], "magma"))
+    for row, bar, (arrays, name, colours) in zip(axes, bars, rows, strict=True):
+        arrays = np.asarray(arrays[:num, ..., 0])
+        scale, ticks = _colour_scale(arrays)
+        for ax, array in zip(row, arrays, strict=True):
+            image = ax.imshow(
+                array.T,
+                origin="lower",
+                extent=extent,
+                cmap=colours,
+                interpolation="nearest",
+                **scale,
+            )
+            ax.set(xticks=xticks, yticks=yticks, xticklabels=[], yticklabels=[])
+        bar = figure.colorbar(image, cax=bar, ticks=ticks, label=name)
+        if ticks is None:
+            bar.formatter.set_powerlimits((-2, 3))
+        else:
+            bar.ax.set_yticks(ticks, [f"{value:g}" for value in ticks])
+            bar.ax.minorticks_off()
+    for j, ax in enumerate(axes[0]):
+        text = f"sample {int(samples.sample_ids[j])}"
+        if residuals is not None:
+            text += f"\nresidual {residuals[j]:.1e}"
+        ax.set_title(text, fontsize="medium")
+    for ax in axes[1]:
+        ax.set(xlabel="x", xticklabels=[f"{t:g}" for t in xticks])
+    for ax in axes[:, 0]:
+        ax.set(ylabel="y", yticklabels=[f"{t:g}" for t in yticks])
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
+
+
+def _extent(coordinates: tuple[np.ndarray, np.ndarray]) -> tuple[float, ...]:
+    """Outer edges of the pixels, half a spacing beyond the first and last points."""
+    extent = []
+    for x in coordinates:
+        half = (x[-1] - x[0]) / (2 * (len(x) - 1))
+        extent += [x[0] - half, x[-1] + half]
+    return tuple(extent)
+
+
+def _colour_scale(arrays: np.ndarray) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Keywords of imshow and ticks: a colour per value for phases, else one range."""
+    values = np.unique(arrays)
+    if 1 < len(values) <= MAX_PHASES:
+        middles = (values[:-1] + values[1:]) / 2
+        bounds = [2 * values[0] - middles[0], *middles, 2 * values[-1] - middles[-1]]
+        return {"norm": BoundaryNorm(bounds, 256)}, values
+    return {"vmin": float(values[0]), "vmax": float(values[-1])}, None
