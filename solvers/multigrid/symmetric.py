@@ -58,6 +58,27 @@ def apply(stencil: Stencil, u: jax.Array) -> jax.Array:
     return total
 
 
+def row_sum_form(stencil: Stencil, dtype) -> Stencil:
+    """The stencil in another dtype, with row sums in place of the diagonal.
+
+    Use with `apply_row_sum_form`. Rounding the entries one by one would perturb the
+    row sums, and with them A u for smooth u, by far more than their own size.
+    """
+    rounded = {offset: values.astype(dtype) for offset, values in stencil.items()}
+    sums = sum(coupling(stencil, offset) for offset in full_offsets(stencil))
+    rounded[CENTER] = jnp.pad(sums, 1).astype(dtype)
+    return jax.lax.optimization_barrier(rounded)
+
+
+def apply_row_sum_form(stencil: Stencil, u: jax.Array) -> jax.Array:
+    """A u [m1, m2] from differences of neighbours, for u with its halo."""
+    here = window(u)
+    total = window(stencil[CENTER]) * here
+    for offset in full_offsets(stencil)[1:]:
+        total += coupling(stencil, offset) * (window(u, offset) - here)
+    return total
+
+
 def row_sum_weights(stencil: Stencil) -> jax.Array:
     """Weights [m1, m2] of the smoother x + W (b - A x), W = 1.6 / sum_o |A_o|.
 

@@ -1,0 +1,108 @@
+"""What every benchmark shares: one pinned core, interleaved timing, table, JSON."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Callable
+
+import numpy as np
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+
+
+def pin_one_core() -> int | None:
+    """Binds this process and its later threads to one core; call before JAX runs.
+
+    Returns:
+        The core, or None where the system cannot bind processes.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return core
+
+
+def hardware() -> dict:
+    """Processor, cores in use, load and date, to stand beside every number."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line for line in lines if line.startswith("model name")]
+        model = models[0].split(":", 1)[1].strip() if models else model
+    return {
+        "cpu": model,
+        "cores_on_machine": os.cpu_count(),
+        "cores_used": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+    }
+
+
+def interleave(
+    methods: dict[str, Callable[[int], dict]], *, num: int
+) -> dict[str, list[dict]]:
+    """Runs every method on item 0, then all methods in turn on items 1 ... num.
+
+    The first call of each holds compilation or analysis and stays apart as entry 0.
+    Taking turns spreads slow phases of the machine over all methods alike.
+    """
+    results = {name: [run(0)] for name, run in methods.items()}
+    for item in range(1, num + 1):
+        for name, run in methods.items():
+            results[name].append(run(item))
+    return results
+
+
+def add_ratios(rows: list[dict], *, peers: set[str]) -> list[dict]:
+    """Adds `ratio_to_best_peer`: best accepted peer's seconds / this row's seconds."""
+    best = min(
+        (row["seconds"] for row in rows if row["method"] in peers and row["accepted"]),
+        default=float("nan"),
+    )
+    return [{**row, "ratio_to_best_peer": best / row["seconds"]} for row in rows]
+
+
+def report(rows: list[dict], *, title: str, json_path: str | None, **context) -> None:
+    """Prints a table with the hardware below it, and writes both as JSON."""
+    machine = hardware()
+    print(title)
+    header = ("method", "seconds", "median", "first call", "its", "residual", "ratio")
+    print("{:24} {:>10} {:>10} {:>10} {:>6} {:>9} {:>6}".format(*header))
+    for row in rows:
+        print(
+            f"{row['method']:24} {row['seconds']:10.4f} {row['seconds_median']:10.4f} "
+            f"{row['seconds_first']:10.3f} {row['iterations']:6.1f} "
+            f"{row['true_residual_max']:9.1e} {row['ratio_to_best_peer']:6.2f}"
+            + ("" if row["accepted"] else "  NOT ACCEPTED")
+        )
+    print(
+        f"{machine['cpu']}, {machine['cores_used']} of {machine['cores_on_machine']} "
+        f"cores, load {machine['load_average']}, {machine['date']}"
+    )
+    if json_path is not None:
+        content = {"title": title, "hardware": machine, **context, "rows": rows}
+        text = json.dumps(content, indent=1, default=_plain)
+        pathlib.Path(json_path).write_text(text + "\n")
+        print(f"wrote {json_path}")
+
+
+def _plain(value):
+    """NumPy scalars as Python numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
