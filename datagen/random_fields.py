@@ -132,15 +132,15 @@ def cosine_series(
             f"coefficients have {coefficients.ndim} axes, but the grid {tuple(shape)} "
             f"has {len(shape)}"
         )
-    field = coefficients
+    nodes = location == "nodes"
+    modes = coefficients
     for axis, n in enumerate(shape):
-        modes = np.moveaxis(field, axis, -1) * _norms(field.shape[axis])
+        modes = np.moveaxis(modes, axis, -1) * _norms(modes.shape[axis])
         modes = _fold(modes, n, location)
         # SciPy's sums carry a factor 2 in front of the modes with a partner -k.
-        modes[..., 1 : -1 if location == "nodes" else None] *= 0.5
-        values = scipy.fft.dct(modes, type=1 if location == "nodes" else 3, axis=-1)
-        field = np.moveaxis(values, -1, axis)
-    return np.ascontiguousarray(field)
+        modes[..., 1 : -1 if nodes else None] *= 0.5
+        modes = np.moveaxis(modes, -1, axis)
+    return scipy.fft.dctn(np.ascontiguousarray(modes), type=1 if nodes else 3)
 
 
 def low_modes(field: np.ndarray, location: str, num_modes: int) -> np.ndarray:

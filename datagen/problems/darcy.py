@@ -235,12 +235,13 @@ def diffusion_operator(
     mean = FACE_MEANS[face_mean]
     a1 = mean(a[:-1, 1:-1], a[1:, 1:-1]) / spacing[0] ** 2  # [n1 - 1, n2 - 2] faces
     a2 = mean(a[1:-1, :-1], a[1:-1, 1:]) / spacing[1] ** 2  # [n1 - 2, n2 - 1] faces
-    center = a1[:-1] + a1[1:] + a2[:, :-1] + a2[:, 1:]
-    sides = [-a1[:-1], -a1[1:], -a2[:, :-1], -a2[:, 1:]]  # in the order of FIVE_POINT
-    sides = [side.copy() for side in sides]
-    # Links to edge nodes stay in the diagonal only: u is zero there.
-    sides[0][0], sides[1][-1], sides[2][:, 0], sides[3][:, -1] = 0, 0, 0, 0
-    return StencilOperator.from_planes([center, *sides], FIVE_POINT)
+    # One plane per offset, in the order of FIVE_POINT. Links to edge nodes stand in the
+    # diagonal only: u is zero there.
+    planes = np.zeros((5, a1.shape[0] - 1, a1.shape[1]))
+    planes[0] = a1[:-1] + a1[1:] + a2[:, :-1] + a2[:, 1:]
+    planes[1, 1:] = planes[2, :-1] = -a1[1:-1]
+    planes[3, :, 1:] = planes[4, :, :-1] = -a2[:, 1:-1]
+    return StencilOperator(np.moveaxis(planes, 0, -1)[None], FIVE_POINT)
 
 
 def _pair(n: int | tuple[int, int]) -> tuple[int, int]:

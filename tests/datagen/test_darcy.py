@@ -356,6 +356,7 @@ def test_problem_describes_itself():
         "value_high": 12.0,
         "value_low": 3.0,
     }
+    assert Darcy(n=(17, 33)).num_modes == 33
     assert "value_high" not in Darcy(coefficient="lognormal").scalars
     assert "mode clean" in problem.equation
     assert "harmonic" in problem.equation
