@@ -45,13 +45,13 @@ def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
 
     One row-sum Jacobi step from zero before and one after the coarse correction.
     """
-    return window(_cycle(hierarchy, 0, b))
+    return jax.lax.optimization_barrier(_cycle(hierarchy, 0, b))
 
 
 def _cycle(hierarchy, index, b):
-    """The cycle from level `index` on; the result has its halo."""
+    """The cycle from level `index` on."""
     if index == len(hierarchy.levels):
-        return halo((hierarchy.coarsest_inverse @ b.ravel()).reshape(b.shape))
+        return (hierarchy.coarsest_inverse @ b.ravel()).reshape(b.shape)
     stencil, W, weights = hierarchy.levels[index]
     x = halo(W * b)
     r = halo(b - symmetric.apply(stencil, x))
@@ -59,10 +59,10 @@ def _cycle(hierarchy, index, b):
     shape = b_coarse.shape
     grow = [(0, m - n) for m, n in zip(symmetric.even_shape(shape), shape, strict=True)]
     b_coarse = jax.lax.optimization_barrier(jnp.pad(b_coarse, grow))
-    e = _cycle(hierarchy, index + 1, b_coarse)
+    e = halo(_cycle(hierarchy, index + 1, b_coarse))
     e = e[: shape[0] + 2, : shape[1] + 2]  # its decoupled unknowns are zero: a halo
     x = halo(window(x) + transfer.interpolate(weights, e))
-    return halo(window(x) + W * (b - symmetric.apply(stencil, x)))
+    return window(x) + W * (b - symmetric.apply(stencil, x))
 
 
 def _inverse_spd(matrix):
