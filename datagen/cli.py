@@ -1,0 +1,306 @@
+r"""Generates data sets of PDE solutions, each with its recomputed residual.
+
+    python -m datagen generate --config configs/data/darcy_smooth.py:quick
+    python -m datagen generate --config configs/data/darcy_smooth.py \
+        --out data/darcy_smooth --config.solver.method=direct
+
+Run the same command again to go on after an interruption of any kind.
+"""
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+
+from configs import loading
+from datagen.interruption import InterruptedRunError, StopFlag, farewell
+from datagen.plan import Plan, PlanError, check_same_plan, load_plan, make_plan
+from datagen.storage.read import DatasetError
+
+DONE, FAILED, BAD_INPUT, QUARANTINED, AGAIN = 0, 1, 2, 3, 75
+COMMANDS = {
+    "generate": "plan, run, finalize and verify; goes on where it was interrupted",
+    "plan": "write plan.json and order.npy",
+    "run": "make the missing files of a plan",
+    "finalize": "write stats.yaml, manifest.json, checksums.sha256 and README.md",
+    "verify": "read every file and compare it with plan, ledger and manifest",
+    "status": "how far a data set is",
+    "preview": "draw and solve a few samples into a picture, without a data set",
+}
+EPILOG = """
+exit codes:
+  0   complete
+  1   failed: no space, damaged files, unsolvable samples
+  2   bad input: config, option or folder
+  3   complete, but samples went to quarantine
+  75  interrupted: run the same command again
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options, rest = _parser().parse_known_args(argv)
+    if options.list:
+        print(listing())
+        return DONE
+    if options.command is None:
+        _parser().print_help(sys.stderr)
+        return BAD_INPUT
+    try:
+        with StopFlag() as stop:
+            return _execute(options, rest, stop)
+    except InterruptedRunError as signal:
+        sys.stderr.write(farewell(str(signal)))
+        return AGAIN
+    except (loading.ConfigError, PlanError) as error:
+        return _complain(error, BAD_INPUT)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        return _complain(
+            f"--out {error.filename}: {error.strerror}; choose another --out", BAD_INPUT
+        )
+    except (DatasetError, OSError, RuntimeError) as error:
+        return _complain(error, FAILED)
+
+
+def _complain(error: Exception | str, code: int) -> int:
+    print("datagen:", " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datagen",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="list problems, methods and data configs"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog="--config FILE[:variant] names the data config, "
+            "--config.key=value changes one of its entries. Where --out holds a plan, "
+            "--config may be left out.",
+            allow_abbrev=False,
+        )
+        command.add_argument(
+            "--out", help="folder of the data set (default: data/<set>[_<variant>])"
+        )
+        if name in ("run", "generate"):
+            command.add_argument(
+                "--engine",
+                choices=["serial"],
+                default="serial",
+                help="how shards are run: serial, in this process",
+            )
+        if name == "verify":
+            command.add_argument(
+                "--quick", action="store_true", help="hashes only, without HDF5"
+            )
+        if name == "preview":
+            command.add_argument("--num", type=int, default=4, help="samples (4)")
+    return parser
+
+
+def _execute(options, rest: list[str], stop: StopFlag) -> int:
+    config = None
+    if rest or options.out is None:
+        config, name = loading.from_arguments(rest)
+        options.out = options.out or Path("data") / loading.run_name(name)
+    root = Path(options.out)
+    if options.command == "preview":
+        if config is None:
+            config = load_plan(root).config
+        return preview(make_plan(config, root), options.num, stop)
+    if options.command in ("plan", "generate") and config is not None:
+        plan = prepare(make_plan(config, root))
+    else:
+        plan = load_plan(root)
+        if config is not None:
+            check_same_plan(make_plan(config, root), plan)
+    if options.command == "plan":
+        print(f"{root}: {plan.num_samples} samples in {len(plan.shards)} shards")
+        return DONE
+    if options.command == "verify":
+        return verify(plan, quick=options.quick, stop=stop)
+    return {
+        "generate": generate,
+        "run": run_missing,
+        "finalize": finalize_all,
+        "status": show_status,
+    }[options.command](plan, stop)
+
+
+def prepare(plan: Plan) -> Plan:
+    """Makes the folder and writes the plan, or accepts the equal one that is there.
+
+    Raises:
+        PlanError: if the folder cannot be used.
+    """
+    from datagen.plan import write_plan
+    from datagen.storage.commit import CommitError
+
+    root = plan.root
+    if not (root / "plan.json").exists() and root.is_dir():
+        ours = {"order.npy", "staging", "preview.png", "logs"}
+        strangers = sorted({path.name for path in root.iterdir()} - ours)
+        if strangers:
+            raise PlanError(
+                f"--out {root} holds other files ({', '.join(strangers[:3])}); choose a "
+                "new or an empty folder"
+            )
+    try:
+        return write_plan(plan)
+    except CommitError:
+        raise
+    except OSError as error:
+        raise PlanError(f"--out {root}: {error.strerror}; choose another one") from None
+
+
+def generate(plan: Plan, stop: StopFlag) -> int:
+    """Plan, run, finalize and verify in one."""
+    from datagen import run, verify
+    from datagen.finalize import finalize
+    from datagen.progress import megabytes
+    from datagen.storage import read
+
+    finished = not run.pending(plan) and (plan.root / "manifest.json").exists()
+    if not finished:
+        run_missing(plan, stop)
+        stop.check()
+        finalize(plan)
+    for problem in verify.problems(plan, full=False, poll=stop.check):
+        raise DatasetError(problem)
+    dataset = read.open_dataset(plan.root, verify=False)
+    size = sum(entry["bytes"] for entry in dataset.manifest["files"])
+    word = "was finished before" if finished else "is finished"
+    print(
+        f"{plan.root} {word} and verified: {sum(dataset.splits.values())} samples, "
+        f"{megabytes(size)}, true residual <= "
+        f"{dataset.manifest['true_residual']['max']:.1e}"
+    )
+    return _quarantine_code(plan)
+
+
+def run_missing(plan: Plan, stop: StopFlag) -> int:
+    """Makes the shards that are missing."""
+    from datagen import run
+    from datagen.progress import Progress, announce
+
+    missing = run.pending(plan)
+    if not missing:
+        print(f"{plan.root}: all {len(plan.shards)} shards are made")
+        return _quarantine_code(plan)
+    timing = run.time_sample(plan, missing[0])
+    announce(plan, missing, timing)
+    stop.check()
+    with Progress(plan) as progress:
+        run.run(
+            plan, poll=stop.check, on_sample=progress.sample, on_shard=progress.shard
+        )
+    return _quarantine_code(plan)
+
+
+def _quarantine_code(plan: Plan) -> int:
+    from datagen import run
+
+    if not (rejected := run.num_rejected(plan)):
+        return DONE
+    print(
+        f"datagen: {rejected} of {plan.num_samples} samples were rejected and are in "
+        f"{plan.root / 'quarantine'}; the others are complete",
+        file=sys.stderr,
+    )
+    return QUARANTINED
+
+
+def finalize_all(plan: Plan, stop: StopFlag) -> int:
+    """Closes the data set."""
+    from datagen.finalize import finalize
+
+    del stop
+    manifest = finalize(plan)
+    print(f"{plan.root}: manifest {manifest['manifest_sha256']}")
+    return _quarantine_code(plan)
+
+
+def verify(plan: Plan, *, quick: bool, stop: StopFlag) -> int:
+    """Names everything that is wrong."""
+    from datagen import verify as verification
+
+    problems = 0
+    for problem in verification.problems(plan, full=not quick, poll=stop.check):
+        _complain(problem, FAILED)
+        problems += 1
+    if problems:
+        return FAILED
+    print(f"{plan.root}: {len(plan.shards)} files are as planned and recorded")
+    return _quarantine_code(plan)
+
+
+def show_status(plan: Plan, stop: StopFlag) -> int:
+    """Prints how far it is."""
+    from datagen.status import describe
+
+    del stop
+    print(describe(plan))
+    return DONE
+
+
+def preview(plan: Plan, num: int, stop: StopFlag) -> int:
+    """Draws and solves the first training samples into preview.png."""
+    import numpy as np
+
+    from datagen.ladder import Ladder
+    from datagen.plan import sample_rng
+    from datagen.preview import plot_samples
+    from datagen.storage.read import Samples
+
+    if not 1 <= num <= plan.num_samples:
+        raise PlanError(f"--num is {num}; expected 1 to {plan.num_samples}")
+    problem = plan.problem()
+    ladder, solved = Ladder(problem, plan.config["solver"]), []
+    for sample_id in plan.order[:num].tolist():
+        stop.check()
+        solved.append(ladder.solve(sample_rng(plan.config["seed"], sample_id)))
+        if not solved[-1].accepted:
+            raise DatasetError(f"sample {sample_id}: {'; '.join(solved[-1].failures)}")
+    ladder.close()
+    names = (problem.fields[0].name, problem.fields[-1].name)
+    x, y = (np.stack([s.fields[name] for s in solved])[..., None] for name in names)
+    coordinates = tuple(problem.coordinates[axis] for axis in problem.axes)
+    path = plan.root / "preview.png"
+    plan.root.mkdir(parents=True, exist_ok=True)
+    plot_samples(
+        path,
+        Samples(x, y, plan.order[:num], coordinates),
+        names,
+        problem.equation,
+        [s.true_residual for s in solved],
+    )
+    print(path)
+    return DONE
+
+
+def listing() -> str:
+    """Problems, methods and data configs."""
+    from datagen import problems
+    from solvers import sequence
+
+    lines = ["problems:", *(f"  {name}" for name in problems.names())]
+    lines += ["methods (--config.solver.method=...):"]
+    lines += [f"  {name}" for name in sequence.names()]
+    lines += ["data configs (--config ...[:variant]):"]
+    folder = Path(loading.__file__).parent / "data"
+    for path in sorted(folder.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        lines.append(
+            f"  configs/data/{path.name:24s} {docstring.partition(chr(10))[0]}"
+        )
+    return "\n".join(lines)

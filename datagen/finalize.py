@@ -1,0 +1,235 @@
+"""Closes a data set: stats.yaml, README.md, manifest.json and checksums.sha256."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import h5py
+import numpy as np
+
+from datagen.ladder import RUNG_NAMES
+from datagen.plan import SPLITS, Plan
+from datagen.storage import commit, ledger, read, schemas, well
+
+FORMATS = ["the_well"]
+
+
+class UnfinishedError(ValueError):
+    """Shards are missing: one sentence with advice."""
+
+
+def finalize(plan: Plan) -> dict[str, Any]:
+    """Writes what describes the whole data set, and returns the manifest.
+
+    Doing it again gives the same bytes.
+
+    Raises:
+        UnfinishedError: if a shard is not committed.
+        DatasetError: if a committed file is missing or cannot be read.
+        CommitError: if a file cannot be written.
+    """
+    records = ledger.load_all(plan.root, plan.shards, plan.sha256)
+    if missing := [shard.id for shard in plan.shards if shard.id not in records]:
+        raise UnfinishedError(
+            f"{plan.root}: {len(missing)} of {len(plan.shards)} shards are missing "
+            f"(first {missing[0]}): run `python -m datagen run --out {plan.root}`"
+        )
+    manifest = make_manifest(plan, records)
+    files = {
+        "stats.yaml": stats_yaml(plan, records),
+        "README.md": readme(plan, manifest),
+        "manifest.json": json.dumps(manifest, indent=1) + "\n",
+    }
+    hashes = {record["file"]: record["sha256"] for record in records.values()}
+    for name, text in files.items():
+        _commit(plan, name, text)
+        hashes[name] = commit.sha256(plan.root / name)
+    for name in ("plan.json", "order.npy"):
+        hashes[name] = commit.sha256(plan.root / name)
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    _commit(plan, "checksums.sha256", "".join(lines))
+    return manifest
+
+
+def _commit(plan: Plan, name: str, text: str) -> None:
+    kind = name.partition(".")[0]
+    path = plan.root / name
+    commit.commit(path, text.encode(), staging=plan.staging, kind=kind)
+
+
+def make_manifest(plan: Plan, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Puts the manifest together from ledger and quality records."""
+    problem = plan.problem()
+    quality, provenance = _quality(plan)
+    accepted = quality["accepted"]
+    counts = {}
+    for split in SPLITS:
+        planned = plan.config["splits"][split]
+        ours = [r for r in records.values() if r["split"] == split]
+        good = sum(r["num_accepted"] for r in ours)
+        counts[split] = {
+            "planned": planned,
+            "accepted": good,
+            "quarantined": planned - good,
+        }
+    rungs, occurrences = np.unique(quality["method"], return_counts=True)
+    manifest = {
+        "schema_version": schemas.SCHEMA_VERSION,
+        "name": plan.config["name"],
+        "equation": plan.content["equation"],
+        "plan_sha256": plan.sha256,
+        "files": [
+            {
+                "path": record["file"],
+                "shard": record["shard"],
+                "split": record["split"],
+                "n": record["num_samples"],
+                "accepted": record["num_accepted"],
+                "bytes": record["bytes"],
+                "sha256": record["sha256"],
+                "content_sha256": record["content_sha256"],
+            }
+            for record in records.values()
+        ],
+        "counts": counts,
+        "fields": plan.content["fields"],
+        "coordinates": {a: problem.coordinates[a].tolist() for a in problem.axes},
+        "boundaries": [dataclasses.asdict(b) for b in problem.boundaries],
+        "scalars": problem.scalars,
+        "dtype": plan.config["storage"]["dtype"],
+        "true_residual": _quantiles(quality["true_rel_residual"][accepted]),
+        "iterations": _quantiles(quality["iterations"][accepted]),
+        "ladder": {
+            RUNG_NAMES[int(rung)]: int(n)
+            for rung, n in zip(rungs, occurrences, strict=True)
+        },
+        "versions": provenance,
+        "formats": FORMATS,
+        "costs": {"cpu_seconds": sum(r["cpu_s"] for r in records.values())},
+        "code": plan.content["code"],
+    }
+    manifest["manifest_sha256"] = read.manifest_sha256(manifest)
+    if problem := schemas.violation(manifest, schemas.MANIFEST):
+        raise read.DatasetError(f"the manifest would break its schema: {problem}")
+    return manifest
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    if values.size == 0:
+        return {}
+    q50, q95, q99, largest = np.quantile(values, [0.5, 0.95, 0.99, 1.0]).tolist()
+    return {"q50": q50, "q95": q95, "q99": q99, "max": largest}
+
+
+def _quality(plan: Plan):
+    """All quality columns, and the provenance of the first file."""
+    tables, provenance = [], {}
+    for shard in plan.shards:
+        path = plan.root / shard.file
+        try:
+            with h5py.File(path, "r", locking="best-effort") as file:
+                group = file["quality"]
+                tables.append({k: group[k][()] for k in well.QUALITY_COLUMNS})
+                provenance = provenance or dict(file["provenance"].attrs)
+        except (OSError, KeyError) as error:
+            raise read.DatasetError(
+                f"{path} cannot be read ({error}): delete it and "
+                f"{ledger.path(plan.root, shard.id)} and run `python -m datagen "
+                f"generate --out {plan.root}`"
+            ) from error
+    table = {k: np.concatenate([t[k] for t in tables]) for k in tables[0]}
+    return table, provenance
+
+
+def stats_yaml(plan: Plan, records: dict[str, dict[str, Any]]) -> str:
+    """Mean, std and rms of every field over the accepted training samples.
+
+    Merged from the moments of the shards in their order, in float64. A stationary
+    solution has one step and so no differences between steps: mean_delta is 0 and
+    std_delta and rms_delta are 1, with which foreign normalisers do nothing.
+    """
+    train = [r for r in records.values() if r["split"] == "train"]
+    stats: dict[str, dict[str, float]] = {"mean": {}, "std": {}, "rms": {}}
+    stats |= {"mean_delta": {}, "std_delta": {}, "rms_delta": {}}
+    for field in plan.content["fields"]:
+        name, total = field["name"], [0.0, 0.0, 0.0]
+        for record in train:
+            total = well.merge_moments(total, record["moments"][name])
+        count, mean, m2 = total
+        variance = m2 / max(count, 1)
+        stats["mean"][name] = mean
+        stats["std"][name] = math.sqrt(variance)
+        stats["rms"][name] = math.sqrt(variance + mean**2)
+        if field["time_varying"]:
+            stats["mean_delta"][name] = 0.0
+            stats["std_delta"][name] = stats["rms_delta"][name] = 1.0
+    lines = []
+    for key, values in stats.items():
+        lines.append(f"{key}:\n" if values else f"{key}: {{}}\n")
+        # YAML takes 1e-05 for a string; 1.0e-05 is a number everywhere.
+        lines += [f"  {name}: {_yaml(value)}\n" for name, value in values.items()]
+    return "".join(lines)
+
+
+def _yaml(value: float) -> str:
+    mantissa, e, exponent = repr(float(value)).partition("e")
+    return (mantissa if "." in mantissa else f"{mantissa}.0") + e + exponent
+
+
+def readme(plan: Plan, manifest: dict[str, Any]) -> str:
+    """What the data are and how to open them."""
+    shape = " x ".join(map(str, plan.content["grid"]["shape"]))
+    fields = "\n".join(
+        f"- `{f['name']}` ({f['units']}): {f['description']}"
+        for f in plan.content["fields"]
+    )
+    rows = "\n".join(
+        f"| {split} | {c['planned']} | {c['accepted']} | {c['quarantined']} |"
+        for split, c in manifest["counts"].items()
+    )
+    first = plan.shards[0].file
+    names = [field["name"] for field in plan.content["fields"]]
+    solver = plan.config["solver"]
+    return f"""# {manifest["name"]}
+
+{manifest["equation"]}
+
+Grid {shape}, {manifest["dtype"]}, solved with `{solver["method"]}`. Every accepted
+sample has a relative residual ||b - A x|| / ||b||, recomputed in float64 before the
+cast, of at most {solver["accept_rtol"]:g}; the largest is \
+{manifest["true_residual"].get("max", math.nan):.2e}.
+
+{fields}
+
+| split | planned | accepted | quarantined |
+|---|---|---|---|
+{rows}
+
+Rejected samples keep their row in the file, as NaN with `quality/accepted` False; what
+is known of them is in `quarantine/`.
+
+## Open it
+
+With this package:
+
+    from datagen.storage.read import open_dataset
+    train = open_dataset(".").load("train")  # train.x, train.y, train.coordinates
+
+With h5py (the rows of a file are in the order in which they were solved):
+
+    import h5py
+    with h5py.File("{first}") as file:
+        keep = file["quality/accepted"][()]
+        coefficient = file["t0_fields/{names[0]}"][keep]  # [samples, x, y]
+        solution = file["t0_fields/{names[-1]}"][keep, 0]  # [samples, step, x, y]
+
+With The Well. A stationary solution is a trajectory of one step, so ask for no input
+steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml:
+
+    from the_well.data import WellDataset
+    data = WellDataset(path=".", well_split_name="train",
+                       n_steps_input=0, n_steps_output=1)
+
+Check the files with `sha256sum -c checksums.sha256`.
+"""

@@ -1,0 +1,349 @@
+"""The plan: which sample is drawn from which seed, solved how, and stored where.
+
+`plan.json` and `order.npy` are written once. Everything that decides the bytes of the
+data is in them and in the code; `plan_sha256` is its fingerprint and stands in every
+file made from it.
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import io
+import itertools
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datagen.storage import commit, read, schemas
+
+SPLITS = read.SPLITS
+STREAMS = {"coefficient": 0, "forcing": 1, "boundary": 2, "initial": 3, "augment": 4}
+# Rungs of the ladder, see `datagen.ladder`.
+LADDER = ("planned", "planned, twice maxiter", "direct", "quarantine")
+NOT_HASHED = ("plan_sha256", "code", "created_at")
+DISTRIBUTION = "operators-and-solvers"
+
+
+class PlanError(ValueError):
+    """A config cannot be planned, or does not fit the plan that exists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """An ordered list of samples, solved one after the other into one file.
+
+    Attributes:
+        id: "train-00000".
+        split: "train", "valid" or "test".
+        start: first place in the order.
+        stop: one past the last place.
+        file: path below the root.
+    """
+
+    id: str
+    split: str
+    start: int
+    stop: int
+    file: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A plan that was read from, or is to be written to, a folder.
+
+    Attributes:
+        root: folder of the data set.
+        content: content of plan.json.
+        order: [N] int64, sample id at every place.
+    """
+
+    root: Path
+    content: dict[str, Any]
+    order: np.ndarray
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The data config, as plain dicts and lists."""
+        return self.content["config"]
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of everything that decides the data."""
+        return self.content["plan_sha256"]
+
+    @property
+    def staging(self) -> Path:
+        """Folder of temporary files."""
+        return self.root / "staging"
+
+    @functools.cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards, in order."""
+        return tuple(Shard(**entry) for entry in self.content["shards"])
+
+    @property
+    def num_samples(self) -> int:
+        """Samples over all splits."""
+        return len(self.order)
+
+    def sample_ids(self, shard: Shard) -> np.ndarray:
+        """Ids of a shard, in the order in which they are solved."""
+        return self.order[shard.start : shard.stop]
+
+    def problem(self):
+        """Builds the problem."""
+        return create_problem(self.config["problem"])
+
+    def num_bytes(self) -> int:
+        """Size of the data on disk, at most (some fields are compressed)."""
+        itemsize = np.dtype(self.config["storage"]["dtype"]).itemsize
+        values = int(np.prod(self.content["grid"]["shape"]))
+        fields = len(self.content["fields"])
+        return self.num_samples * fields * values * itemsize + 40_000 * len(self.shards)
+
+
+def create_problem(settings: Mapping[str, Any]):
+    """Builds a problem from `config.problem`.
+
+    Raises:
+        PlanError: if a setting is unknown or out of range.
+    """
+    from datagen import problems
+
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    try:
+        return problems.create(**settings)
+    except (ValueError, TypeError) as error:
+        raise PlanError(f"config.problem: {error}") from error
+
+
+def sample_rng(seed: int, sample_id: int, stream: str = "coefficient"):
+    """The generator of one sample; the same on every machine and in every order."""
+    key = (STREAMS[stream], int(sample_id))
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.Generator(np.random.Philox(sequence))
+
+
+def make_plan(config: Mapping[str, Any], root: Path) -> Plan:
+    """Plans a data set; writes nothing.
+
+    Args:
+        config: a data config (keys: see `datagen.storage.schemas.PLAN`).
+        root: folder of the data set.
+
+    Raises:
+        PlanError: if the config is wrong, or its method does not suit the problem.
+    """
+    config = json.loads(json.dumps(dict(config), default=_plain))
+    _check_config(config)
+    problem = create_problem(config["problem"])
+    _check_method(config["solver"]["method"], problem)
+    order = np.arange(sum(config["splits"].values()), dtype=np.int64)
+    content = {
+        "schema_version": schemas.SCHEMA_VERSION,
+        "config": config,
+        "equation": problem.equation,
+        "settings": problem.settings,
+        "grid": {
+            "axes": list(problem.axes),
+            "shape": [len(problem.coordinates[axis]) for axis in problem.axes],
+        },
+        "fields": [dataclasses.asdict(field) for field in problem.fields],
+        "ladder": list(LADDER),
+        "sort": {"method": "none"},
+        "random": {"generator": "Philox(SeedSequence)", "streams": STREAMS},
+        "shards": [dataclasses.asdict(shard) for shard in _cut(config)],
+        "order_sha256": hashlib.sha256(_npy(order)).hexdigest(),
+    }
+    content["plan_sha256"] = plan_sha256(content)
+    content["code"] = code_version()
+    content["created_at"] = datetime.datetime.now(datetime.UTC).isoformat()
+    return Plan(root, content, order)
+
+
+def plan_sha256(content: Mapping[str, Any]) -> str:
+    """Fingerprint of a plan's content, code version and date left out."""
+    return read.canonical_sha256(
+        {key: value for key, value in content.items() if key not in NOT_HASHED}
+    )
+
+
+def write_plan(plan: Plan) -> Plan:
+    """Writes a plan, or accepts the equal one that is there.
+
+    Returns:
+        The plan as it stands on disk.
+
+    Raises:
+        PlanError: if the folder holds a plan of another config.
+        CommitError: if it cannot be written.
+    """
+    if not (plan.root / "plan.json").exists():
+        kwargs = {"staging": plan.staging}
+        commit.commit(plan.root / "order.npy", _npy(plan.order), kind="order", **kwargs)
+        try:
+            text = json.dumps(plan.content, indent=1) + "\n"
+            commit.commit(
+                plan.root / "plan.json",
+                text.encode(),
+                kind="plan",
+                exclusive=True,
+                **kwargs,
+            )
+        except FileExistsError:
+            pass  # another process planned at the same moment: compare below
+    existing = load_plan(plan.root)
+    check_same_plan(plan, existing)
+    return existing
+
+
+def load_plan(root: Path) -> Plan:
+    """Reads a plan.
+
+    Raises:
+        PlanError: if there is none.
+        DatasetError: if it is damaged or was edited.
+    """
+    path = root / "plan.json"
+    if not path.exists():
+        raise PlanError(
+            f"{root} holds no plan: run `python -m datagen plan --config <data config> "
+            f"--out {root}` first"
+        )
+    content = read.read_json(path, schemas.PLAN)
+    if content["plan_sha256"] != plan_sha256(content):
+        raise read.DatasetError(
+            f"{path} was edited: its content does not match its plan_sha256; put the "
+            "former content back, or choose another --out for other settings"
+        )
+    try:
+        order = (root / "order.npy").read_bytes()
+    except OSError as error:
+        raise read.DatasetError(
+            f"{root / 'order.npy'} cannot be read: {error}"
+        ) from None
+    if hashlib.sha256(order).hexdigest() != content["order_sha256"]:
+        raise read.DatasetError(
+            f"{root / 'order.npy'} is not the one of {path}: put the former one back"
+        )
+    return Plan(root, content, np.load(io.BytesIO(order)))
+
+
+def check_same_plan(plan: Plan, existing: Plan) -> None:
+    """Refuses to go on in a folder that was planned with other settings.
+
+    Raises:
+        PlanError: naming the settings that differ.
+    """
+    if plan.sha256 == existing.sha256:
+        return
+    wanted, found = (
+        _flat({k: v for k, v in p.content.items() if k not in NOT_HASHED})
+        for p in (plan, existing)
+    )
+    keys = [k for k in sorted(wanted | found) if wanted.get(k) != found.get(k)]
+    keys = [k for k in keys if k.startswith("config.")] or keys
+    differences = ", ".join(
+        f"{key} is {found.get(key, 'absent')!r} there and {wanted.get(key, 'absent')!r}"
+        " in your config"
+        for key in keys[:6]
+    )
+    more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
+    raise PlanError(
+        f"{plan.root} holds a data set of another config: {differences}{more}; choose "
+        "another --out, or delete that folder"
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """JSON for config dicts and the like."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    raise TypeError(f"{value!r} does not fit into a config")
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    schema = schemas.PLAN["properties"]["config"]
+    if problem := schemas.violation(config, schema, "config"):
+        raise PlanError(f"{problem}; see configs/data for complete examples")
+    solver = config["solver"]
+    if not solver["rtol"] <= solver["accept_rtol"] < 1:
+        raise PlanError(
+            f"config.solver: rtol is {solver['rtol']} and accept_rtol "
+            f"{solver['accept_rtol']}; expected rtol <= accept_rtol < 1"
+        )
+    if config["splits"]["train"] < 1:
+        raise PlanError("config.splits.train is 0; expected at least 1 sample")
+
+
+def _check_method(method: str, problem) -> None:
+    from solvers import sequence
+
+    try:
+        sequence.create(method).close()
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise PlanError(f"config.solver.method: {error}") from error
+    words = method.split()
+    conjugate = any(
+        option == "-ksp_type" and value in ("cg", "pipecg", "minres", "cr")
+        for option, value in itertools.pairwise(words)
+    ) or method.startswith("petsc:-ksp_type cg")
+    if not problem.spd and (method == "mg_pcg" or conjugate):
+        raise PlanError(
+            f"config.solver.method: {method} needs symmetric positive definite "
+            f"matrices, which this problem does not promise ({problem.equation}); use "
+            "--config.solver.method=direct"
+        )
+
+
+def _cut(config: dict[str, Any]) -> list[Shard]:
+    """Shards of every split; no shard has samples of two splits."""
+    shards, begin = [], 0
+    for split in SPLITS:
+        end = begin + config["splits"][split]
+        for number, start in enumerate(range(begin, end, config["shard_size"])):
+            stop = min(start + config["shard_size"], end)
+            file = f"data/{split}/{config['name']}-{number:05d}.hdf5"
+            shards.append(Shard(f"{split}-{number:05d}", split, start, stop, file))
+        begin = end
+    return shards
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def code_version() -> dict[str, Any]:
+    """Version of the package and, in a checkout, the commit and whether it is clean."""
+    try:
+        version = importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        return result.stdout.strip() if result.returncode == 0 else ""
+
+    try:
+        commit_hash, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    except OSError:  # no git here
+        commit_hash, changes = "", ""
+    return {"version": version, "commit": commit_hash, "dirty": bool(changes)}

@@ -1,0 +1,122 @@
+"""What a run tells its user: size and time beforehand, then a bar or lines."""
+
+import time
+
+import tqdm
+
+from datagen import run
+from datagen.plan import SPLITS, Plan
+from datagen.storage import ledger
+
+
+class Progress:
+    """Samples done, rate, time left, current shard and worst true residual so far.
+
+    On a terminal a bar; otherwise one line per committed shard.
+
+    Args:
+        plan: the plan.
+        stream: where to write; None: standard error.
+    """
+
+    def __init__(self, plan: Plan, stream=None):
+        records = ledger.load_all(plan.root, plan.shards, plan.sha256).values()
+        self._residual = max((r["true_residual_max"] for r in records), default=0.0)
+        self._rejected = sum(len(r["quarantined"]) for r in records)
+        self._num_shards, self._total = len(plan.shards), plan.num_samples
+        self._shards, self._done = len(records), sum(r["num_samples"] for r in records)
+        self._start, self._solved, self._shown = time.monotonic(), 0, 0.0
+        self._bar = tqdm.tqdm(
+            total=self._total,
+            initial=self._done,
+            unit="sample",
+            file=stream,
+            disable=None,  # where it is no terminal
+            dynamic_ncols=True,
+            mininterval=0.2,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._bar.close()
+
+    def sample(self, shard, solved) -> None:
+        """Counts one solved sample."""
+        self._solved += 1
+        if solved.accepted:
+            self._residual = max(self._residual, solved.true_residual)
+        else:
+            self._rejected += 1
+            self._write(f"{shard.id}: a sample goes to quarantine: {solved.failures}")
+        if not self._bar.disable:
+            if time.monotonic() - self._shown > 0.2:
+                self._shown = time.monotonic()
+                self._bar.set_postfix_str(self._details(shard.id), refresh=False)
+            self._bar.update()
+
+    def shard(self, record) -> None:
+        """Counts one committed shard."""
+        self._shards += 1
+        self._done += record["num_samples"]
+        if record["adopted"] and not self._bar.disable:
+            self._bar.update(record["num_samples"])
+        self._residual = max(self._residual, record["true_residual_max"])
+        if self._bar.disable:
+            seconds = max(time.monotonic() - self._start, 1e-9)
+            rate = self._solved / seconds
+            left = (self._total - self._done) / rate if rate else 0.0
+            self._write(
+                f"{self._done}/{self._total} samples, {self._shards}/{self._num_shards}"
+                f" shards, {rate:.1f} samples/s, {duration(left)} left, "
+                f"{self._details(record['shard'])}"
+            )
+
+    def _details(self, shard_id: str) -> str:
+        rejected = f", {self._rejected} rejected" if self._rejected else ""
+        return f"{shard_id}, true residual <= {self._residual:.1e}{rejected}"
+
+    def _write(self, line: str) -> None:
+        if self._bar.disable:
+            print(line, flush=True)
+        else:
+            self._bar.write(line)
+
+
+def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
+    """Says what a run will make, how large it is and how long it takes."""
+    samples = sum(shard.stop - shard.start for shard in missing)
+    splits = ", ".join(f"{plan.config['splits'][split]} {split}" for split in SPLITS)
+    grid = " x ".join(map(str, plan.content["grid"]["shape"]))
+    size = plan.num_bytes()
+    print(f"{plan.config['name']}: {plan.num_samples} samples ({splits}), grid {grid}")
+    print(f"{plan.content['equation']}")
+    print(f"{plan.root}: at most {megabytes(size)} in {len(plan.shards)} files")
+    print(
+        f"{samples} samples to make, about {duration(samples * timing.seconds)} at "
+        f"{timing.seconds * 1e3:.2g} ms each ({plan.config['solver']['method']}, one "
+        f"sample timed; compiled in {timing.compile_seconds:.1f} s)",
+        flush=True,
+    )
+    needed = size * samples / max(plan.num_samples, 1)
+    if needed > (free := run.free_bytes(plan)):
+        print(
+            f"warning: {megabytes(needed)} may be needed and {megabytes(free)} are "
+            "free; if the disk fills up, make room and run the same command again",
+            flush=True,
+        )
+
+
+def megabytes(num: float) -> str:
+    """A number of bytes for people."""
+    return f"{num / 1e9:.2f} GB" if num >= 1e9 else f"{num / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,300 @@
+"""Makes the shards of a plan, one after the other, and commits each as it is done."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from datagen.ladder import QUARANTINE, Ladder, Solved
+from datagen.plan import Plan, Shard, sample_rng
+from datagen.storage import commit, ledger, well
+from solvers import sequence
+
+SolvedFn = Callable[[Shard, Solved], None]
+PROVENANCE = ("numpy", "scipy", "h5py", "jax", "jaxlib")
+
+
+class RunError(RuntimeError):
+    """Samples cannot be made: one sentence, with the cause."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """What one sample costs.
+
+    Attributes:
+        compile_seconds: what the first sample took beyond a later one.
+        seconds: sampling, solving and checking one sample.
+    """
+
+    compile_seconds: float
+    seconds: float
+
+
+def time_sample(plan: Plan, shard: Shard) -> Timing:
+    """Solves the first sample of a shard twice: the first time compiles."""
+    ladder = Ladder(plan.problem(), plan.config["solver"])
+    seconds = []
+    try:
+        for _ in range(2):
+            start = time.perf_counter()
+            ladder.solve(sample_rng(plan.config["seed"], plan.order[shard.start]))
+            seconds.append(time.perf_counter() - start)
+    finally:
+        ladder.close()
+    return Timing(max(0.0, seconds[0] - seconds[1]), seconds[1])
+
+
+def pending(plan: Plan) -> list[Shard]:
+    """Shards without a ledger record."""
+    done = ledger.load_all(plan.root, plan.shards, plan.sha256)
+    return [shard for shard in plan.shards if shard.id not in done]
+
+
+def run(plan: Plan, *, poll: Callable[[], None], on_sample: SolvedFn, on_shard) -> None:
+    """Makes what is missing.
+
+    Args:
+        plan: see `datagen.plan`.
+        poll: called before every sample; raises to stop.
+        on_sample: called with the shard and every solved sample.
+        on_shard: called with every ledger record as it is committed.
+
+    Raises:
+        RunError: if not one sample of a shard can be solved.
+        CommitError: if a file cannot be written.
+        DatasetError: if committed files contradict the plan.
+    """
+    commit.clean_staging(plan.staging)
+    problem = plan.problem()
+    for shard in pending(plan):
+        poll()
+        # Another run in the same folder may have been faster; a double run is harmless.
+        if ledger.load(plan.root, shard.id, plan.sha256) is not None:
+            continue
+        if (record := adopt(plan, shard)) is None:
+            record = run_shard(plan, shard, problem, poll=poll, on_sample=on_sample)
+        on_shard(record)
+
+
+def adopt(plan: Plan, shard: Shard) -> dict[str, Any] | None:
+    """Takes over a file whose run died between file and ledger record.
+
+    A file that does not hold up is moved to quarantine/ and made again.
+    """
+    file = plan.root / shard.file
+    if not file.exists():
+        return None
+    try:
+        summary = _inspect(plan, shard, file)
+    except well.ShardError as error:
+        folder = plan.root / "quarantine"
+        folder.mkdir(exist_ok=True)
+        os.replace(file, folder / f"{shard.id}.{time.time_ns()}.damaged")
+        log_event(plan, {"event": "damaged", "shard": shard.id, "cause": str(error)})
+        return None
+    cost = _cost(ledger.now(), 0.0, 0.0, adopted=True)
+    record = ledger.make_record(
+        shard,
+        file,
+        commit.sha256(file),
+        summary,
+        plan_sha256=plan.sha256,
+        cost=cost,
+    )
+    ledger.write(plan.root, record)
+    log_event(plan, {"event": "adopted", "shard": shard.id})
+    return record
+
+
+def run_shard(
+    plan: Plan, shard: Shard, problem, *, poll: Callable[[], None], on_sample: SolvedFn
+) -> dict[str, Any]:
+    """Solves and commits one shard, and returns its ledger record."""
+    began, wall, cpu = ledger.now(), time.perf_counter(), time.process_time()
+    content, rejected = solve_shard(plan, shard, problem, poll, on_sample)
+    for sample_id, solved in rejected.items():
+        quarantine(plan, shard, sample_id, solved)
+    image = well.encode(content)
+    file = plan.root / shard.file
+    summary = commit.commit(
+        file,
+        image,
+        staging=plan.staging,
+        kind="shard",
+        check=lambda path: _inspect(plan, shard, path),
+    )
+    cost = _cost(began, time.process_time() - cpu, time.perf_counter() - wall)
+    record = ledger.make_record(
+        shard,
+        file,
+        hashlib.sha256(image).hexdigest(),
+        summary,
+        plan_sha256=plan.sha256,
+        cost=cost,
+    )
+    ledger.write(plan.root, record)
+    log_event(plan, {"event": "committed", "shard": shard.id, **cost})
+    return record
+
+
+def solve_shard(
+    plan: Plan, shard: Shard, problem, poll: Callable[[], None], on_sample: SolvedFn
+) -> tuple[well.ShardContent, dict[int, Solved]]:
+    """Solves the samples of a shard in order.
+
+    Returns:
+        The content of the file, and the rejected samples by id.
+
+    Raises:
+        RunError: if none of several samples could be solved, which no sample's bad luck
+            explains.
+    """
+    ids = plan.sample_ids(shard)
+    shape = (len(ids), *plan.content["grid"]["shape"])
+    dtype = plan.config["storage"]["dtype"]
+    fields = {spec.name: np.full(shape, np.nan, dtype) for spec in problem.fields}
+    quality = {k: np.zeros(len(ids), t) for k, t in well.QUALITY_COLUMNS.items()}
+    rejected = {}
+    ladder = Ladder(problem, plan.config["solver"])
+    try:
+        for row, sample_id in enumerate(ids.tolist()):
+            poll()
+            solved = ladder.solve(sample_rng(plan.config["seed"], sample_id))
+            for name, values in _quality(sample_id, row, solved).items():
+                quality[name][row] = values
+            if solved.accepted:
+                for name, values in solved.fields.items():
+                    fields[name][row] = values
+            else:
+                rejected[sample_id] = solved
+            on_sample(shard, solved)
+    finally:
+        ladder.close()
+    if len(rejected) == len(ids) > 1:
+        cause = "; ".join(next(iter(rejected.values())).failures)
+        raise RunError(
+            f"not one of the {len(ids)} samples of {shard.id} could be solved: {cause}"
+        )
+    content = well.ShardContent(
+        dataset_name=plan.config["name"],
+        shard_id=shard.id,
+        plan_sha256=plan.sha256,
+        coordinates={axis: problem.coordinates[axis] for axis in problem.axes},
+        boundaries=problem.boundaries,
+        scalars=problem.scalars,
+        specs=problem.fields,
+        fields=fields,
+        quality=quality,
+        provenance=provenance(plan.config["solver"]["method"]),
+    )
+    return content, rejected
+
+
+def _quality(sample_id: int, row: int, solved: Solved) -> dict[str, Any]:
+    record = solved.record
+    return {
+        "sample_id": sample_id,
+        "chain_pos": row,
+        "method": solved.rung,
+        "converged_reason": 0 if record is None else (1 if record.converged else -1),
+        "iterations": 0 if record is None else record.iterations,
+        "matvecs": 0 if record is None else record.matvecs,
+        "recycle_dim": 0 if record is None else record.recycle_dim,
+        "solver_rel_residual": np.nan if record is None else record.relative_residual,
+        "true_rel_residual": solved.true_residual,
+        "failed_step": 0 if solved.rung == QUARANTINE else -1,
+        "accepted": solved.accepted,
+    }
+
+
+def quarantine(plan: Plan, shard: Shard, sample_id: int, solved: Solved) -> None:
+    """Writes what is known of a rejected sample, so that it can be looked at."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **(solved.sample or {}))
+    reason = {
+        "sample_id": sample_id,
+        "shard": shard.id,
+        "seed": plan.config["seed"],
+        "failures": list(solved.failures),
+        "true_rel_residual": repr(solved.true_residual),
+        "plan_sha256": plan.sha256,
+    }
+    for suffix, content in (
+        (".npz", buffer.getvalue()),
+        (".json", (json.dumps(reason, indent=1) + "\n").encode()),
+    ):
+        path = plan.root / "quarantine" / f"{sample_id}{suffix}"
+        commit.commit(path, content, staging=plan.staging, kind="quarantine")
+
+
+def _inspect(plan: Plan, shard: Shard, path) -> well.ShardSummary:
+    return well.inspect(
+        path,
+        plan_sha256=plan.sha256,
+        shard_id=shard.id,
+        sample_ids=plan.sample_ids(shard),
+    )
+
+
+def _cost(start: str, cpu: float, wall: float, *, adopted: bool = False):
+    return {
+        "attempts": 1,
+        "adopted": adopted,
+        "start": start,
+        "end": ledger.now(),
+        "cpu_s": cpu,
+        "wall_s": wall,
+    }
+
+
+def provenance(method: str) -> dict[str, str]:
+    """Versions of what computes, without anything that changes from run to run.
+
+    Args:
+        method: the planned method; it decides what is recorded, not what happens to be
+            imported, so that resumed runs give the same bytes.
+    """
+    versions = {"python": platform.python_version()}
+    for name in PROVENANCE:
+        versions[name] = importlib.metadata.version(name)
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    versions["blas"] = f"{blas.get('name', '')} {blas.get('version', '')}".strip()
+    if method.startswith(sequence.PETSC_PREFIX):
+        versions["petsc4py"] = sys.modules["petsc4py"].__version__
+    elif method != "direct":
+        versions["jax_backend"] = sys.modules["jax"].default_backend()
+    return versions
+
+
+def log_event(plan: Plan, event: dict[str, Any]) -> None:
+    """Appends a line to this process's log, if that can be written."""
+    folder = plan.root / "logs"
+    name = f"{platform.node()}-{os.getpid()}.jsonl"
+    try:
+        folder.mkdir(exist_ok=True)
+        with (folder / name).open("a") as file:
+            file.write(json.dumps({"time": ledger.now(), **event}) + "\n")
+    except OSError:
+        pass
+
+
+def free_bytes(plan: Plan) -> int:
+    """Room on the file system of the data set."""
+    return shutil.disk_usage(plan.root).free
+
+
+def num_rejected(plan: Plan) -> int:
+    """Samples in quarantine, over all committed shards."""
+    records = ledger.load_all(plan.root, plan.shards, plan.sha256)
+    return sum(len(record["quarantined"]) for record in records.values())

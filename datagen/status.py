@@ -1,0 +1,49 @@
+"""How far a data set is, from its ledger alone."""
+
+import calendar
+import time
+
+from datagen.plan import Plan
+from datagen.progress import duration, megabytes
+from datagen.storage import ledger
+
+NUM_RECENT = 10  # commits that the rate is taken from
+
+
+def describe(plan: Plan) -> str:
+    """A few lines: shards and samples done, rejected, rate, time left, size."""
+    records = list(ledger.load_all(plan.root, plan.shards, plan.sha256).values())
+    done = sum(record["num_samples"] for record in records)
+    rejected = sum(len(record["quarantined"]) for record in records)
+    finished = (plan.root / "manifest.json").exists()
+    state = "finished" if finished else "not finished"
+    if not finished and len(records) == len(plan.shards):
+        state = "solved, not finalized"
+    lines = [
+        f"{plan.root}: {plan.config['name']}, {state}",
+        f"shards    {len(records)} of {len(plan.shards)}",
+        f"samples   {done} of {plan.num_samples}, {rejected} rejected",
+        f"size      {megabytes(sum(record['bytes'] for record in records))}",
+    ]
+    if records:
+        iterations = sum(r["iterations_mean"] * r["num_samples"] for r in records)
+        lines.append(f"solver    {iterations / done:.1f} iterations on average")
+        worst = max(record["true_residual_max"] for record in records)
+        lines.append(f"residual  {worst:.2e} at most, recomputed in float64")
+    if records and done < plan.num_samples:
+        rate = _rate(records)
+        left = duration((plan.num_samples - done) / rate) if rate else "unknown"
+        lines.append(f"rate      {rate:.1f} samples/s, {left} left once it runs")
+    return "\n".join(lines)
+
+
+def _rate(records: list[dict]) -> float:
+    """Samples per second of the last commits; an adopted file says nothing."""
+    timed = [record for record in records if not record["adopted"]]
+    recent = sorted(timed, key=lambda record: _seconds(record["end"]))[-NUM_RECENT:]
+    wall = sum(record["wall_s"] for record in recent)
+    return sum(record["num_samples"] for record in recent) / wall if wall else 0.0
+
+
+def _seconds(stamp: str) -> int:
+    return calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ"))

@@ -1,0 +1,429 @@
+"""Opens finished data sets: what `datagen` wrote, or arrays in an .npz file.
+
+    dataset = open_dataset("data/darcy_smooth")
+    train = dataset.load("train", num=1000, stride=2)
+    train.x, train.y  # [1000, n1, n2, 1], float32
+
+Needs numpy and h5py, nothing else, so that any script can use it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from datagen.storage import schemas
+
+SPLITS = ("train", "valid", "test")
+FIELD_GROUPS = ("t0_fields", "t1_fields", "t2_fields")
+
+
+class DatasetError(ValueError):
+    """Files are missing, damaged or not as asked for: one sentence, with advice."""
+
+
+class Samples(NamedTuple):
+    """Samples of one split.
+
+    Attributes:
+        x: [N, n1, n2, c_in] inputs, float32.
+        y: [N, n1, n2, c_out] outputs, float32.
+        sample_ids: [N] int64, unique over the splits of a data set.
+        coordinates: one float64 array [n] per axis, of the points loaded.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    sample_ids: np.ndarray
+    coordinates: tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A finished data set on disk; `load` reads arrays from it.
+
+    Attributes:
+        root: its folder.
+        manifest: content of manifest.json.
+        manifest_sha256: identity of the data: equal for equal plan, files and hashes,
+            whatever it cost to make them.
+        name: name of the data set.
+        splits: accepted samples per split.
+        coordinates: axis -> [n] float64.
+        scalars: parameters shared by all samples.
+        boundaries: dicts of axis, bc_type and detail.
+    """
+
+    root: Path
+    manifest: dict[str, Any]
+    manifest_sha256: str
+    name: str
+    splits: dict[str, int]
+    coordinates: dict[str, np.ndarray]
+    scalars: dict[str, float]
+    boundaries: tuple[dict[str, str], ...]
+
+    def load(
+        self,
+        split: str,
+        *,
+        inputs: tuple[str, ...] = ("coefficient",),
+        outputs: tuple[str, ...] = ("solution",),
+        num: int | None = None,
+        stride: int = 1,
+    ) -> Samples:
+        """Reads accepted samples in the order of their ids.
+
+        The order does not depend on how the data set was cut into files or sorted, so
+        the first `num` samples are the same random draws for every solver.
+
+        Args:
+            split: "train", "valid" or "test".
+            inputs: names of the fields that make up x, in channel order.
+            outputs: names of the fields that make up y.
+            num: number of samples; None for all.
+            stride: keep every stride-th point of each axis.
+
+        Raises:
+            DatasetError: if the split, a field, that many samples or that stride do not
+                exist, or a file cannot be read.
+        """
+        _check_request(self.name, self.splits, split, num)
+        known = [field["name"] for field in self.manifest["fields"]]
+        for name in (*inputs, *outputs):
+            if name not in known:
+                raise DatasetError(f"{self.name} has no field {name!r}; known: {known}")
+        coordinates = _subsample(self.coordinates, stride, self.name)
+        ids, parts = self._accepted(split, num)
+        shape = tuple(len(c) for c in coordinates)
+        x = np.empty((len(ids), *shape, len(inputs)), np.float32)
+        y = np.empty((len(ids), *shape, len(outputs)), np.float32)
+        for path, rows, positions in parts:
+            with _open(path) as file:
+                for array, names in ((x, inputs), (y, outputs)):
+                    for channel, name in enumerate(names):
+                        values = _read_field(file, name, rows, stride)
+                        array[positions, ..., channel] = values
+        return Samples(x, y, ids, coordinates)
+
+    def quality(self, split: str) -> dict[str, np.ndarray]:
+        """The `quality` records of a split, rejected samples included, by sample id."""
+        tables = []
+        for path in self._paths(split):
+            with _open(path) as file:
+                tables.append({key: d[()] for key, d in file["quality"].items()})
+        if not tables:
+            return {}
+        table = {key: np.concatenate([t[key] for t in tables]) for key in tables[0]}
+        order = np.argsort(table["sample_id"])
+        return {key: column[order] for key, column in table.items()}
+
+    def _paths(self, split: str) -> Iterator[Path]:
+        for entry in self.manifest["files"]:
+            if entry["split"] == split:
+                yield self.root / entry["path"]
+
+    def _accepted(self, split: str, num: int | None):
+        """Ids of the first `num` accepted samples and where they lie.
+
+        Returns:
+            The ids [N], ascending, and per file (path, rows in it, places among ids).
+        """
+        tables = []
+        for path in self._paths(split):
+            with _open(path) as file:
+                rows = np.flatnonzero(file["quality/accepted"][()])
+                tables.append((path, rows, file["quality/sample_id"][()][rows]))
+        ids = np.sort(np.concatenate([table[2] for table in tables]))[:num]
+        parts = []
+        for path, rows, found in tables:
+            wanted = np.isin(found, ids)
+            if wanted.any():
+                places = np.searchsorted(ids, found[wanted])
+                parts.append((path, rows[wanted], places))
+        return ids, parts
+
+
+def open_dataset(root: str | Path, *, verify: bool = True) -> Dataset:
+    """Opens a finished data set.
+
+    Args:
+        root: folder that holds manifest.json.
+        verify: compare size and SHA-256 of every data file with the manifest; reads
+            all files once.
+
+    Raises:
+        DatasetError: if there is none, it is unfinished, damaged, or of another format.
+    """
+    root = Path(root)
+    manifest = read_manifest(root)
+    for entry in manifest["files"]:
+        if problem := file_problem(root, entry, manifest["files"], hashes=verify):
+            raise DatasetError(problem)
+    return Dataset(
+        root,
+        manifest,
+        manifest["manifest_sha256"],
+        manifest["name"],
+        {split: manifest["counts"][split]["accepted"] for split in SPLITS},
+        {axis: np.array(points) for axis, points in manifest["coordinates"].items()},
+        manifest["scalars"],
+        tuple(manifest["boundaries"]),
+    )
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Reads and checks manifest.json.
+
+    Raises:
+        DatasetError: if it is missing, damaged or edited.
+    """
+    path = root / "manifest.json"
+    if not path.exists():
+        if (root / "plan.json").exists():
+            raise DatasetError(
+                f"{root} holds an unfinished data set: finish it with `python -m "
+                f"datagen generate --out {root}`"
+            )
+        raise DatasetError(
+            f"{root} holds no data set (there is no manifest.json): make one with "
+            f"`python -m datagen generate --config <data config> --out {root}`"
+        )
+    manifest = read_json(path, schemas.MANIFEST)
+    if manifest["manifest_sha256"] != manifest_sha256(manifest):
+        raise DatasetError(
+            f"{path} was changed after it was written: delete it and run `python -m "
+            f"datagen generate --out {root}`"
+        )
+    return manifest
+
+
+def read_json(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
+    """Reads a JSON file and checks it against a schema.
+
+    Raises:
+        DatasetError: if it cannot be read or does not fit.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(found, int) and found > schemas.SCHEMA_VERSION:
+        raise DatasetError(
+            f"{path} has format version {found}, this program knows up to "
+            f"{schemas.SCHEMA_VERSION}: use a newer one"
+        )
+    if problem := schemas.violation(content, schema):
+        raise DatasetError(f"{path} is not as its schema says: {problem}")
+    return content
+
+
+def canonical_sha256(content: Mapping[str, Any]) -> str:
+    """Hash of JSON content that does not depend on key order or white space."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    """Identity of a data set: the manifest without what it cost and who made it."""
+    aside = ("manifest_sha256", "costs", "code")
+    return canonical_sha256({k: v for k, v in manifest.items() if k not in aside})
+
+
+def file_problem(
+    root: Path,
+    entry: Mapping[str, Any],
+    entries: list[Mapping[str, Any]],
+    *,
+    hashes: bool = True,
+) -> str:
+    """Compares one data file with its entry in the manifest.
+
+    Args:
+        root: folder of the data set.
+        entry: the file's entry.
+        entries: all entries, to recognise files that were swapped.
+        hashes: read the file and compare its SHA-256; otherwise only its size.
+
+    Returns:
+        What is wrong and what to do, or "".
+    """
+    path = root / entry["path"]
+    advice = (
+        f"delete it and {root / 'ledger' / entry['shard']}.json and run `python -m "
+        f"datagen generate --out {root}` to make it again"
+    )
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            fits = size == entry["bytes"]
+            if fits and not hashes:
+                return ""
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"{path} is missing; {advice}"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}; {advice}"
+    if found == entry["sha256"]:
+        return ""
+    for other in entries:
+        if found == other["sha256"]:
+            return f"{path} holds the content of {other['path']}; {advice}"
+    if not fits:
+        return (
+            f"{path} is damaged: it has {size} bytes, expected {entry['bytes']}; "
+            f"{advice}"
+        )
+    return f"{path} is damaged: its SHA-256 is not as recorded; {advice}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayDataset:
+    """Arrays of an .npz file, with the interface of `Dataset`.
+
+    Attributes:
+        root: the file.
+        manifest: name and manifest_sha256.
+        manifest_sha256: SHA-256 of the file.
+        name: the file's name without its ending.
+        splits: samples per split, cut in the order train, valid, test.
+        coordinates: axis -> [n] float64.
+        scalars: none.
+        boundaries: none.
+        x: [N, n1, n2, c_in].
+        y: [N, n1, n2, c_out].
+    """
+
+    root: Path
+    manifest: dict[str, Any]
+    manifest_sha256: str
+    name: str
+    splits: dict[str, int]
+    coordinates: dict[str, np.ndarray]
+    scalars: dict[str, float]
+    boundaries: tuple[dict[str, str], ...]
+    x: np.ndarray
+    y: np.ndarray
+
+    def load(
+        self,
+        split: str,
+        *,
+        inputs: tuple[str, ...] = ("x",),
+        outputs: tuple[str, ...] = ("y",),
+        num: int | None = None,
+        stride: int = 1,
+    ) -> Samples:
+        """Like `Dataset.load`; the file has one x and one y, so names are ignored.
+
+        Raises:
+            DatasetError: if the split, that many samples or that stride do not exist.
+        """
+        del inputs, outputs
+        _check_request(self.name, self.splits, split, num)
+        coordinates = _subsample(self.coordinates, stride, self.name)
+        start = sum(self.splits[s] for s in SPLITS[: SPLITS.index(split)])
+        stop = start + (self.splits[split] if num is None else num)
+        points = (slice(start, stop), *(slice(None, None, stride),) * len(coordinates))
+        x, y = (np.ascontiguousarray(a[points], np.float32) for a in (self.x, self.y))
+        return Samples(x, y, np.arange(start, stop), coordinates)
+
+
+def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
+    """Opens one's own arrays: `np.savez(path, x=x, y=y)`.
+
+    Args:
+        path: file with x and y, [N, n1, n2] or [N, n1, n2, c], and optionally
+            `coordinates_x` [n1], `coordinates_y` [n2] (default: equidistant on [0, 1]).
+        splits: samples per split, cut from the file in the order train, valid, test.
+
+    Raises:
+        DatasetError: if the file is missing, lacks an array, holds values that are not
+            finite, or the shapes do not fit each other or the splits.
+    """
+    path = Path(path)
+    try:
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DatasetError(f"{path} cannot be read as an .npz file: {error}") from error
+    for key in ("x", "y"):
+        if key not in arrays:
+            raise DatasetError(
+                f"{path} has no array {key!r}; it has {sorted(arrays)}: save it with "
+                "np.savez(path, x=x, y=y)"
+            )
+        if arrays[key].ndim not in (3, 4):
+            raise DatasetError(
+                f"{path}: {key} has shape {arrays[key].shape}, expected [N, n1, n2] or "
+                "[N, n1, n2, channels]"
+            )
+        if not np.isfinite(arrays[key]).all():
+            raise DatasetError(f"{path}: {key} has values that are not finite")
+        if arrays[key].ndim == 3:
+            arrays[key] = arrays[key][..., None]
+    x, y = arrays["x"], arrays["y"]
+    if x.shape[:3] != y.shape[:3]:
+        raise DatasetError(f"{path}: x has shape {x.shape}, but y has {y.shape}")
+    splits = {split: int(splits.get(split, 0)) for split in SPLITS}
+    if sum(splits.values()) > len(x):
+        raise DatasetError(f"{path} has {len(x)} samples, but the splits need {splits}")
+    coordinates = {}
+    for axis, n in zip(("x", "y"), x.shape[1:3], strict=True):
+        c = np.asarray(arrays.get(f"coordinates_{axis}", np.linspace(0, 1, n)), float)
+        if c.shape != (n,):
+            raise DatasetError(
+                f"{path}: coordinates_{axis} has shape {c.shape}, expected ({n},)"
+            )
+        coordinates[axis] = c
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = {"name": path.stem, "manifest_sha256": digest}
+    return ArrayDataset(
+        path, manifest, digest, path.stem, splits, coordinates, {}, (), x, y
+    )
+
+
+def _check_request(name, splits, split, num) -> None:
+    if split not in splits:
+        raise DatasetError(f"{name} has no split {split!r}; known: {list(splits)}")
+    if num is not None and not 1 <= num <= splits[split]:
+        raise DatasetError(
+            f"{name} has {splits[split]} samples in {split}, {num} were asked for"
+        )
+    if splits[split] == 0:
+        raise DatasetError(f"{name} has no samples in {split}")
+
+
+def _subsample(coordinates, stride, name) -> tuple[np.ndarray, ...]:
+    shape = tuple(len(c) for c in coordinates.values())
+    if stride < 1 or stride >= min(shape):
+        raise DatasetError(f"stride is {stride}; {name} has {shape} points")
+    return tuple(c[::stride] for c in coordinates.values())
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be opened: {error}") from error
+
+
+def _read_field(file: h5py.File, name: str, rows: np.ndarray, stride: int):
+    """Values [len(rows), n1, n2] of a scalar field at its last step."""
+    group = next(g for g in FIELD_GROUPS if name in file[g])
+    data = file[group][name]
+    try:
+        values = data[()] if len(rows) == data.shape[0] else data[rows]
+    except OSError as error:
+        raise DatasetError(f"{file.filename} is damaged at {name}: {error}") from error
+    if data.attrs["time_varying"]:
+        values = values[:, -1]
+    points = (slice(None), *(slice(None, None, stride),) * (values.ndim - 1))
+    return values[points]
