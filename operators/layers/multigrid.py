@@ -73,15 +73,18 @@ class CycleSettings:
         """Points per axis on every level, finest first.
 
         Raises:
-            ValueError: if a level would have fewer than 2 points along an axis.
+            ValueError: if grid does not hold two sizes, or a level would have fewer
+                than 2 points along an axis.
         """
+        if len(grid) != 2:
+            raise ValueError(f"grid must hold two sizes (n1, n2), got {tuple(grid)}")
         grids = [tuple(grid)]
         for _ in range(self.num_levels - 1):
             if self.boundary == "reflect":
                 grids.append(tuple((n - 1) // 2 for n in grids[-1]))
             else:
                 grids.append(tuple((n + 1) // 2 for n in grids[-1]))
-        if len(grid) != 2 or min(min(g) for g in grids) < 2:
+        if min(min(g) for g in grids) < 2:
             raise ValueError(
                 f"grid {tuple(grid)} is too small for {self.num_levels} levels with "
                 f"boundary {self.boundary!r}: every level needs 2 points per axis, but "

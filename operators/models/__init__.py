@@ -1,13 +1,15 @@
 """Models by name: what `config.model` names, `create` builds."""
 
+import difflib
 import inspect
 from typing import Any
 
 from flax import nnx
 
+from operators.models.fno import FNO
 from operators.models.mgno import MgNO
 
-_MODELS = {"mgno": MgNO}
+_MODELS = {"fno": FNO, "mgno": MgNO}
 
 
 def names() -> list[str]:
@@ -52,7 +54,5 @@ def create(name: str, *, rngs: nnx.Rngs, **hparams: Any) -> nnx.Module:
 
 
 def _suggestion(word: str, known: dict) -> str:
-    import difflib
-
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

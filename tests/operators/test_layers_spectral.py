@@ -1,0 +1,179 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from operators.layers import spectral
+
+GRIDS = [(16, 16), (15, 18), (21, 13)]
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def layer(c=2, d=3, modes=(3, 4), **options):
+    options = {"layout": "symmetric", "rngs": nnx.Rngs(0)} | options
+    return spectral.SpectralConvolution(c, d, modes=modes, **options)
+
+
+def with_identity(modes, **options):
+    module = layer(1, 1, modes, **options)
+    module.real[...] = jnp.ones_like(module.real[...])
+    module.imag[...] = jnp.zeros_like(module.imag[...])
+    return module
+
+
+def cosine(grid, k1, k2, phase=0.3):
+    x, y = (np.arange(n) / n for n in grid)
+    return np.cos(2 * np.pi * (k1 * x[:, None] + k2 * y) + phase)[None, :, :, None]
+
+
+def by_definition(module, u, out_grid):
+    """Sum over modes of Re(w_k W(k) u_k exp(2 pi i k x)), point by point."""
+    grid = u.shape[1:-1]
+    W = np.asarray(module.real[...]) + 1j * np.asarray(module.imag[...])
+    points = [np.stack(np.meshgrid(*(np.arange(n) / n for n in g), indexing="ij"), -1)
+              for g in (grid, out_grid)]  # fmt: skip
+    frequencies = spectral.mode_frequencies(module.modes, module.layout)
+    out = 0.0
+    for index in np.ndindex(*(len(k) for k in frequencies)):
+        k = np.array([f[i] for f, i in zip(frequencies, index, strict=True)])
+        if np.any(2 * np.abs(k) >= np.minimum(grid, out_grid)):
+            continue
+        wave_in, wave_out = (np.exp(2j * np.pi * p @ k) for p in points)
+        axes = tuple(range(len(grid)))
+        u_k = np.stack(
+            [np.mean(u[b] * wave_in.conj()[..., None], axes) for b in (0, 1)]
+        )
+        twice = 1 if k[-1] == 0 else 2  # the plane 0 holds k and -k itself
+        terms = (u_k @ W[index]).reshape(2, *(1,) * len(grid), -1)
+        out = out + twice * np.real(terms * wave_out[..., None])
+    return out
+
+
+@pytest.mark.parametrize("layout", spectral.LAYOUTS)
+@pytest.mark.parametrize(("grid", "out"), [*zip(GRIDS, GRIDS), ((9, 12), (14, 7))])  # noqa: B905
+def test_both_transforms_equal_the_definition(layout, grid, out):
+    with jax.enable_x64(True):
+        u = draw(2, *grid, 2)
+        for transform in spectral.TRANSFORMS:
+            module = layer(layout=layout, transform=transform, param_dtype=jnp.float64)
+            np.testing.assert_allclose(
+                module(u, out), by_definition(module, u, out), atol=1e-13
+            )
+
+
+@pytest.mark.parametrize(
+    ("grid", "modes"), [((11,), (3,)), ((7, 8, 9), (2, 1, 3)), ((6, 6), (4, 5))]
+)
+def test_any_dimension_and_more_modes_than_the_grid_has(grid, modes):
+    with jax.enable_x64(True):
+        u = draw(2, *grid, 2)
+        for transform in spectral.TRANSFORMS:
+            module = layer(modes=modes, transform=transform, param_dtype=jnp.float64)
+            np.testing.assert_allclose(
+                module(u), by_definition(module, u, grid), atol=1e-13
+            )
+
+
+@pytest.mark.parametrize("transform", spectral.TRANSFORMS)
+def test_transforms_differentiate_alike(transform):
+    u = jnp.asarray(draw(2, 15, 18, 2), jnp.float32)
+    w = jnp.asarray(draw(2, 15, 18, 3, seed=1), jnp.float32)
+
+    def gradients(transform):
+        graph, state = nnx.split(layer(transform=transform))
+
+        def loss(state, u):
+            return jnp.sum(w * nnx.merge(graph, state)(u) ** 2)
+
+        return jax.tree.leaves(jax.grad(loss, argnums=(0, 1))(state, u))
+
+    for a, b in zip(gradients(transform), gradients("dft"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("grid", [(21, 16), (16, 21), (85, 21)])
+@pytest.mark.parametrize("out", [None, (32, 33), (14, 12)])
+@pytest.mark.parametrize("mode", [(3, 2), (-2, 3), (3, 0), (-3, 1), (0, 0)])
+def test_identity_weights_return_every_mode(grid, out, mode):
+    for transform in spectral.TRANSFORMS:
+        module = with_identity((4, 4), transform=transform)
+        u = jnp.asarray(cosine(grid, *mode), jnp.float32)
+        result = module(u, out)
+        np.testing.assert_allclose(result, cosine(out or grid, *mode), atol=2e-6)
+
+
+def test_differentiates_with_weights_ik():
+    grid = (17, 20)
+    module = with_identity((4, 4))
+    k = spectral.mode_frequencies((4, 4), "symmetric")[0].astype(np.float32)
+    module.real[...] = jnp.zeros_like(module.real[...])
+    module.imag[...] = jnp.broadcast_to(
+        jnp.asarray(2 * np.pi * k).reshape(-1, 1, 1, 1), module.imag[...].shape
+    )
+    u = jnp.asarray(cosine(grid, -2, 3), jnp.float32)
+    expected = -2 * np.pi * -2 * cosine(grid, -2, 3, 0.3 - np.pi / 2)
+    np.testing.assert_allclose(module(u), expected, atol=1e-5)
+
+
+def test_modes_at_nyquist_are_left_out():
+    for grid in ((8, 16), (16, 8)):
+        module = with_identity((4, 4))
+        k = (4, 0) if grid[0] == 8 else (0, 4)
+        u = jnp.asarray(cosine(grid, *k), jnp.float32)
+        np.testing.assert_allclose(module(u), 0.0, atol=1e-6)
+
+
+def test_partnerless_mode_of_the_peer_is_halved():
+    module = with_identity((8, 8), layout="neuralop")
+    for k1, amplitude in ((3, 1.0), (4, 0.5), (5, 0.0)):
+        u = cosine((31, 32), k1, 0)
+        out = module(jnp.asarray(u, jnp.float32))
+        np.testing.assert_allclose(out, amplitude * u, atol=2e-6)
+
+
+@pytest.mark.parametrize("transform", spectral.TRANSFORMS)
+def test_redundant_weights_have_no_effect_and_no_gradient(transform):
+    module = layer(transform=transform)
+    graph, state = nnx.split(module)
+    u = jnp.asarray(draw(1, 15, 16, 2), jnp.float32)
+    gradient = jax.grad(lambda s: jnp.sum(nnx.merge(graph, s)(u) ** 3))(state)
+    real, imag = (np.asarray(gradient[k][...])[:, 0] for k in ("real", "imag"))
+    scale = np.abs(np.asarray(gradient["real"][...])).max()
+    # Only W(k) + conj W(-k) acts on the plane of last frequency 0.
+    np.testing.assert_allclose(real, real[::-1], atol=1e-6 * scale)
+    np.testing.assert_allclose(imag, -imag[::-1], atol=1e-6 * scale)
+
+
+def test_frequencies_of_the_layouts():
+    def ranges(modes, layout):
+        return [(k[0], k[-1]) for k in spectral.mode_frequencies(modes, layout)]
+
+    assert ranges((8, 8), "neuralop") == [(-4, 3), (0, 4)]
+    assert ranges((7, 7), "neuralop") == [(-3, 3), (0, 3)]
+    assert ranges((12, 12), "li2021") == [(-12, 11), (0, 11)]
+    assert ranges((5, 3, 2), "symmetric") == [(-5, 5), (-3, 3), (0, 2)]
+
+
+def test_initial_spread_is_the_peers():
+    module = layer(64, 64, (8, 8), layout="neuralop", use_bias=True)
+    for part in (module.real, module.imag):
+        np.testing.assert_allclose(np.std(part[...]), 0.0884, rtol=0.01)
+    np.testing.assert_allclose(np.std(module.bias[...]), 0.125, rtol=0.3)
+    old = layer(8, 16, (4, 4), layout="li2021")
+    np.testing.assert_allclose(np.mean(old.real[...]) * 8 * 16, 0.5, rtol=0.05)
+    assert np.min(old.imag[...]) >= 0
+
+
+def test_rejects_settings_that_do_not_exist():
+    with pytest.raises(ValueError, match="layout is 'corner'; known: li2021"):
+        layer(layout="corner")
+    with pytest.raises(ValueError, match="transform is 'dct'; known: dft, fft"):
+        layer(transform="dct")
+    with pytest.raises(ValueError, match="one positive number per axis"):
+        layer(modes=(3, 0))
+    with pytest.raises(ValueError, match="must have 2 grid axes"):
+        layer()(jnp.ones((2, 8, 2)))

@@ -1,0 +1,277 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from operators import models
+from operators.layers.multigrid import CycleSettings, VCycle
+
+SIX_LEVELS = (*((1, 0),) * 5, (2, 0))
+MIXED = ((2, 1), (1, 2), (0, 1), (2, 0))
+BOUNDARIES = [
+    ("zero", "official"), ("reflect", "official"), ("periodic", "official"),
+    ("periodic", "wrap"),
+]  # fmt: skip
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def v_cycle(grid, cycle, *, inputs=2, channels=3, dtype=jnp.float32, **settings):
+    return VCycle(
+        inputs, channels, settings=CycleSettings(cycle, **settings), grid=grid,
+        param_dtype=dtype, rngs=nnx.Rngs(0),
+    )  # fmt: skip
+
+
+def num_parameters(module):
+    return sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def count(**hparams):
+    return num_parameters(
+        nnx.eval_shape(lambda: models.create("mgno", rngs=nnx.Rngs(0), **hparams))
+    )
+
+
+# An independent evaluation: plain loops over levels, NumPy sums tap by tap.
+def correlate(u, kernel, stride, mode):
+    k = kernel.shape[0]
+    if mode is not None:
+        u = np.pad(u, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+    n1, n2 = u.shape[1:3]
+    return sum(
+        u[:, s : n1 - k + 1 + s : stride, t : n2 - k + 1 + t : stride] @ kernel[s, t]
+        for s, t in np.ndindex(k, k)
+    )
+
+
+def prolong(u, kernel, crop, wrap):
+    if wrap:
+        u, crop = np.pad(u, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap"), crop + 2
+    (b, m1, m2, _), (k1, k2, _, d) = u.shape, kernel.shape
+    out = np.zeros((b, 2 * (m1 - 1) + k1, 2 * (m2 - 1) + k2, d))
+    for s, t in np.ndindex(k1, k2):
+        out[:, s : s + 2 * m1 : 2, t : t + 2 * m2 : 2] += u @ kernel[s, t]
+    return out[:, crop : out.shape[1] - crop, crop : out.shape[2] - crop]
+
+
+def cycle_by_hand(module, f, boundary, wrap):
+    weights = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(module)))
+    mode = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}[boundary]
+    restriction = None if boundary == "reflect" else mode
+
+    def smooth(steps, u, f):
+        for i in sorted(steps):
+            r = f
+            if "A" in steps[i]:
+                r = f - correlate(u, steps[i]["A"]["kernel"], 1, mode)
+            du = correlate(r, steps[i]["S"]["kernel"], 1, mode)
+            u = du if u is None else u + du
+        return u
+
+    levels = len(weights["Pi"]) + 1
+    u, us, fs = None, [], []
+    for level in range(levels):
+        if level:
+            u = correlate(u, weights["Pi"][level - 1]["kernel"], 2, restriction)
+            f = correlate(f, weights["R"][level - 1]["kernel"], 2, restriction)
+        u = smooth(weights["pre"].get(level, {}), u, f)
+        us.append(u), fs.append(f)
+    for level in range(levels - 2, -1, -1):
+        crop = 0 if boundary == "reflect" else 1
+        e = prolong(u, weights["P"][level]["kernel"], crop, wrap)
+        n1, n2 = us[level].shape[1:3]
+        u = us[level] + e[:, :n1, :n2]
+        u = smooth(weights["post"].get(level, {}), u, fs[level])
+    return u
+
+
+@pytest.mark.parametrize(("boundary", "prolongation"), BOUNDARIES)
+@pytest.mark.parametrize("sizes", ["official", "crop"])
+@pytest.mark.parametrize("grid", [(32, 37), (35, 30)])
+def test_cycle_equals_its_sums_and_is_linear(boundary, prolongation, sizes, grid):
+    with jax.enable_x64(True):
+        cycle = v_cycle(
+            grid, MIXED, boundary=boundary, prolongation=prolongation, sizes=sizes,
+            dtype=jnp.float64,
+        )  # fmt: skip
+        apply = jax.jit(lambda cycle, f: cycle(f))
+        f, g = draw(2, *grid, 2), draw(2, *grid, 2, seed=1)
+        expected = cycle_by_hand(cycle, f, boundary, prolongation == "wrap")
+        scale = np.abs(expected).max()
+        out = apply(cycle, f)
+        assert out.shape == (2, *grid, 3)
+        np.testing.assert_allclose(out, expected, atol=1e-13 * scale)
+        np.testing.assert_allclose(
+            apply(cycle, 2 * f - 3 * g), 2 * out - 3 * apply(cycle, g),
+            atol=1e-13 * scale,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [64, 85, 101, 141, 211, 241, 256, 421])
+@pytest.mark.parametrize("sizes", ["official", "crop"])
+def test_output_has_the_grid_of_the_input(n, sizes):
+    for boundary, prolongation in BOUNDARIES:
+        levels = SIX_LEVELS[1:] if boundary == "reflect" else SIX_LEVELS
+        cycle = v_cycle(
+            (n, n + 1),
+            levels,
+            boundary=boundary,
+            prolongation=prolongation,
+            sizes=sizes,
+        )
+        out = jax.eval_shape(cycle, jax.ShapeDtypeStruct((2, n, n + 1, 2), jnp.float32))
+        assert out.shape == (2, n, n + 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("n", "levels", "boundary", "chain", "taps"),
+    [
+        (256, 6, "zero", (256, 128, 64, 32, 16, 8), (4, 4, 4, 4, 4)),
+        (211, 6, "zero", (211, 106, 53, 27, 14, 7), (3, 4, 3, 3, 4)),
+        (101, 5, "reflect", (101, 50, 24, 11, 5), (3, 4, 4, 3)),
+        (421, 7, "periodic", (421, 211, 106, 53, 27, 14, 7), (3, 3, 4, 3, 3, 4)),
+        (141, 6, "zero", (141, 71, 36, 18, 9, 5), (3, 3, 4, 4, 3)),
+        (85, 6, "zero", (85, 43, 22, 11, 6, 3), (3, 3, 4, 3, 4)),
+        (241, 6, "zero", (241, 121, 61, 31, 16, 8), (3, 3, 3, 3, 4)),
+    ],
+)
+def test_chains_of_sizes(n, levels, boundary, chain, taps):
+    settings = CycleSettings(((1, 0),) * levels, boundary=boundary)
+    assert tuple(g[0] for g in settings.level_grids((n, n))) == chain
+    assert tuple(k[1] for k in settings.prolongation_sizes((n, n))) == taps
+
+
+def test_exactly_periodic_with_wrap_only():
+    grid, levels = (32, 48), 4
+    f = jnp.asarray(draw(1, *grid, 2), jnp.float32)
+    errors = {}
+    for prolongation in ("wrap", "official"):
+        cycle = jax.jit(
+            v_cycle(
+                grid, ((1, 1),) * (levels - 1) + ((2, 0),), boundary="periodic",
+                prolongation=prolongation,
+            )
+        )  # fmt: skip
+        shift = functools.partial(
+            jnp.roll, shift=(2 ** (levels - 1), -(2 ** (levels - 1))), axis=(1, 2)
+        )
+        error = jnp.linalg.norm(cycle(shift(f)) - shift(cycle(f)))
+        errors[prolongation] = error / jnp.linalg.norm(cycle(f))
+    assert errors["wrap"] < 1e-6
+    assert errors["official"] > 1e-3  # the released model is not exactly periodic
+
+
+def closed_form(inputs, outputs, channels, layers, cycle, taps):
+    """Parameters of MgNO; `taps`: kernel entries of the prolongations."""
+    total = channels * outputs
+    pre, post = (sum(steps) for steps in zip(*cycle, strict=True))
+    for f in [inputs, *[channels] * (layers - 1)]:
+        smoothers = 9 * f * channels * (2 * (pre + post) - 1)  # the first has no A
+        transfers = (len(cycle) - 1) * 9 * (channels**2 + f**2) + taps * channels**2
+        total += smoothers + transfers + f * channels + channels
+    return total
+
+
+@pytest.mark.parametrize(
+    ("grid", "layers", "sizes", "taps", "millions"),
+    [
+        ((256, 256), 4, "official", 5 * 16, 0.57),  # Darcy rough, the published total
+        ((211, 211), 5, "official", 3 * 9 + 2 * 16, None),  # Darcy smooth
+        ((211, 211), 5, "crop", 5 * 16, None),
+        ((211, 256), 5, "official", 3 * 12 + 2 * 16, None),
+    ],
+)
+def test_parameter_count(grid, layers, sizes, taps, millions):
+    total = count(
+        in_channels=1, out_channels=1, grid=grid, num_layers=layers, sizes=sizes
+    )
+    assert total == closed_form(1, 1, 24, layers, SIX_LEVELS, taps)
+    if millions is not None:
+        assert round(total / 1e6, 2) == millions
+
+
+def test_parameter_count_of_a_pipe_model():
+    cycle = (*((1, 0),) * 4, (1, 1), (2, 0))
+    total = count(in_channels=2, out_channels=3, grid=(128, 128), cycle=cycle)
+    assert total == closed_form(2, 3, 24, 5, cycle, 5 * 16)
+
+
+@pytest.mark.parametrize(("boundary", "prolongation"), BOUNDARIES)
+def test_gradient_reaches_every_parameter(boundary, prolongation):
+    model = models.create(
+        "mgno", rngs=nnx.Rngs(0), in_channels=2, out_channels=3, grid=(7, 10),
+        channels=3, num_layers=2, cycle=((1, 1), (2, 0)), boundary=boundary,
+        prolongation=prolongation, use_bias=True,
+    )  # fmt: skip
+    x, y = (jnp.asarray(draw(2, 7, 10, c), jnp.float32) for c in (2, 3))
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def gradient(state):
+        return jax.grad(lambda s: jnp.sum((nnx.merge(graph, s)(x) - y) ** 2))(state)
+
+    for path, g in jax.tree.leaves_with_path(gradient(state)):
+        assert np.isfinite(g).all(), path
+        assert np.abs(g).max() > 0, path
+
+
+def test_computes_in_the_precision_of_its_input():
+    settings = {
+        "in_channels": 1, "out_channels": 2, "grid": (17, 17), "channels": 3,
+        "num_layers": 2, "cycle": ((1, 0), (1, 0)),
+    }  # fmt: skip
+    with jax.enable_x64(True):
+        model = models.create(
+            "mgno", rngs=nnx.Rngs(0), param_dtype="float64", **settings
+        )
+        x = jnp.asarray(draw(2, 17, 17, 1))
+        assert model(x).dtype == jnp.float64
+        assert model(x.astype(jnp.float32)).dtype == jnp.float32
+
+
+def test_runs_on_other_grids_where_the_parameters_fit():
+    hparams = {
+        "in_channels": 1, "out_channels": 1, "channels": 2, "num_layers": 1,
+        "cycle": ((1, 0),) * 3, "grid": (33, 33),
+    }  # fmt: skip
+    official = models.create("mgno", rngs=nnx.Rngs(0), **hparams)
+    assert official(jnp.ones((1, 65, 33, 1))).shape == (1, 65, 33, 1)
+    with pytest.raises(ValueError, match=r"grid \(64, 64\), but .* sizes=\"crop\""):
+        official(jnp.ones((1, 64, 64, 1)))
+    crop = models.create("mgno", rngs=nnx.Rngs(0), sizes="crop", **hparams)
+    assert crop(jnp.ones((1, 64, 31, 1))).shape == (1, 64, 31, 1)
+
+
+@pytest.mark.parametrize(
+    ("hparams", "message"),
+    [
+        ({"grid": (9, 64)}, r"grid \(9, 64\) is too small for 6 levels"),
+        ({"grid": (64,)}, "grid must hold two"),
+        ({"boundary": "neumann"}, "boundary is 'neumann'; known: zero, reflect"),
+        ({"sizes": "auto"}, "sizes is 'auto'; known: official, crop"),
+        ({"prolongation": "wrap"}, "needs boundary \"periodic\", got 'zero'"),
+        ({"cycle": ((0, 1), (1, 0))}, "at least one pre-smoothing step"),
+        ({"cycle": ((1, 0), (1, 1))}, "no post-smoothing on the coarsest"),
+        ({"cycle": ((1,), (1, 0))}, r"one pair \(pre, post\)"),
+        ({"activation": "swish"}, "activation is 'swish'; known: gelu"),
+    ],
+)
+def test_rejects_settings_that_do_not_fit(hparams, message):
+    hparams = {"in_channels": 1, "out_channels": 1, "grid": (64, 64)} | hparams
+    with pytest.raises(ValueError, match=message):
+        models.create("mgno", rngs=nnx.Rngs(0), **hparams)
+
+
+def test_rejects_wrong_input_channels():
+    model = models.create(
+        "mgno", rngs=nnx.Rngs(0), in_channels=2, out_channels=1, grid=(8, 8),
+        channels=2, num_layers=1, cycle=((1, 0), (1, 0)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"\[batch, n1, n2, 2\], got \(1, 8, 8, 1\)"):
+        model(jnp.ones((1, 8, 8, 1)))
