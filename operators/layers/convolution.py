@@ -1,5 +1,7 @@
 """Convolutions with the padding of a boundary condition, and their transposes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,11 @@ def convolve(
     width = kernel.shape[0] // 2
     if padding != "valid" and width > 0:
         u = pad(u, width, padding)
-    if (kernel.shape[0], stride) in _FAST_KERNELS and jax.default_backend() == "cpu":
+    if (
+        (kernel.shape[0], stride) in _ROW_PRODUCTS
+        and u.shape[1] * u.shape[2] >= _ROW_PRODUCTS_FROM
+        and jax.default_backend() == "cpu"
+    ):
         return (_restrict if stride == 2 else _smooth)(u, kernel)
     return _correlate(u, kernel, stride)
 
@@ -109,10 +115,13 @@ def _interleave(u: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 # On CPU, XLA computes the gradient of a convolution with respect to its kernel, and
-# that of a strided one with respect to its input, 2 to 60 times slower than the
-# convolution itself. The rules below are the same sums as matrix products over rows
-# of the grid (benchmarks/mgno_step.py). Other back ends have tuned ones.
-_FAST_KERNELS = {(1, 1), (3, 1), (3, 2)}
+# that of a strided one with respect to its input, several times slower than the
+# convolution itself (a transposed one 10 to 60 times). The rules below are the same
+# sums as matrix products over a few rows of the grid (benchmarks/mgno_step.py). Other
+# back ends have tuned rules, and so has the CPU for small grids.
+_ROW_PRODUCTS = {(1, 1), (3, 1), (3, 2)}  # (kernel size, stride)
+_ROW_PRODUCTS_FROM = 2000  # points of the padded grid; 24 channels, batch 8, 2 cores
+_ROWS = 8  # rows per product: a block of u and of g stays in cache
 
 
 @jax.custom_vjp
@@ -171,8 +180,12 @@ _prolong.defvjp(lambda u, kernel: (_prolong(u, kernel), (u, kernel)), _prolong_b
 
 
 def _row_products(u: jax.Array, g: jax.Array) -> jax.Array:
-    """Sum of u[b, i, j, c] g[b, i, j, d] over b, i, j, row by row, [c, d]."""
-    return jnp.einsum("bijc,bijd->bicd", u, g).sum((0, 1))
+    """Sum of u[b, i, j, c] g[b, i, j, d] over b, i, j, a few rows at a time, [c, d]."""
+    batch, n1, n2, c = u.shape
+    rows = math.gcd(n1, _ROWS)
+    u = u.reshape(batch * n1 // rows, rows * n2, c)
+    g = g.reshape(batch * n1 // rows, rows * n2, -1)
+    return jnp.einsum("bjc,bjd->bcd", u, g).sum(0)
 
 
 def _smooth_kernel_gradient(u: jax.Array, g: jax.Array, size: int) -> jax.Array:
@@ -180,13 +193,14 @@ def _smooth_kernel_gradient(u: jax.Array, g: jax.Array, size: int) -> jax.Array:
     if size == 1:
         return _row_products(u, g)[None, None]
     batch, n1, n2, d = g.shape
-    c, m = u.shape[-1], (n2 + 1) // 2
+    c, m, fill = u.shape[-1], (n2 + 1) // 2, -(n1 + 2) % _ROWS
     # Points are paired along axis 2 and g is shifted along axis 1, so that two large
     # products hold all nine taps; a quarter of their entries is not used.
-    u = jnp.pad(u, (_0, _0, (0, 2 * m - n2), _0)).reshape(batch, n1 + 2, m + 1, 2 * c)
+    u = jnp.pad(u, (_0, (0, fill), (0, 2 * m - n2), _0))
+    u = u.reshape(batch, n1 + 2 + fill, m + 1, 2 * c)
     g = jnp.pad(g, (_0, _0, (0, 2 * m - n2), _0))
-    g = jnp.concatenate([jnp.pad(g, (_0, (t, 2 - t), _0, _0)) for t in range(3)], -1)
-    g = g.reshape(batch, n1 + 2, m, 6 * d)
+    shifts = [jnp.pad(g, (_0, (t, 2 - t + fill), _0, _0)) for t in range(3)]
+    g = jnp.concatenate(shifts, -1).reshape(batch, n1 + 2 + fill, m, 6 * d)
     same = _row_products(u[:, :, :m], g).reshape(2, c, 2, 3, d)
     next_pair = _row_products(u[:, :, 1:], g).reshape(2, c, 2, 3, d)
     taps = [

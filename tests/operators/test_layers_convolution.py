@@ -11,6 +11,11 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 NUMPY_MODES = {"zero": "constant", "reflect": "reflect", "wrap": "wrap"}
 
 
+@pytest.fixture(autouse=True)
+def _row_products_on_small_grids(monkeypatch):
+    monkeypatch.setattr(conv, "_ROW_PRODUCTS_FROM", 0)
+
+
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
