@@ -152,7 +152,7 @@ def prepare(plan: Plan) -> Plan:
         strangers = sorted({path.name for path in root.iterdir()} - ours)
         if strangers:
             raise PlanError(
-                f"--out {root} holds other files ({', '.join(strangers[:3])}); choose a "
+                f"--out {root} holds other files, such as {strangers[0]}; choose a "
                 "new or an empty folder"
             )
     try:

@@ -276,7 +276,9 @@ def _moments(name: str, values: np.ndarray, accepted: np.ndarray) -> list[float]
         if not np.isfinite(mean):  # cheap, and exact: NaN and inf reach the mean
             raise ShardError(f"{name} is not finite at row {row}")
         sample -= mean
-        total = merge_moments(total, [sample.size, mean, float(sample @ sample)])
+        np.square(sample, out=sample)
+        # Not sample @ sample: BLAS sums in an order that depends on its threads.
+        total = merge_moments(total, [sample.size, mean, float(sample.sum())])
     return total
 
 

@@ -1,0 +1,153 @@
+"""Reading data sets and .npz files."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from datagen.storage.read import DatasetError, open_dataset, open_npz
+
+
+def test_loading_gives_inputs_outputs_and_coordinates(finished):
+    dataset = open_dataset(str(finished))
+    assert dataset.name == "tiny"
+    assert dataset.splits == {"train": 6, "valid": 2, "test": 3}
+    assert dataset.scalars["tau"] == 3.0
+    assert dataset.boundaries[0]["detail"] == "dirichlet:0"
+    train = dataset.load("train")
+    assert train.x.shape == train.y.shape == (6, 9, 9, 1)
+    assert train.x.dtype == train.y.dtype == np.float32
+    assert set(np.unique(train.x)) == {3.0, 12.0}
+    assert train.y[:, 0].max() == 0 < train.y[:, 4].max()
+    np.testing.assert_array_equal(train.coordinates[0], np.linspace(0, 1, 9))
+    ids = [dataset.load(split).sample_ids.tolist() for split in dataset.splits]
+    assert sum(ids, []) == list(range(11))
+
+
+def test_num_and_stride_take_a_part(finished):
+    dataset = open_dataset(finished)
+    whole = dataset.load("train")
+    part = dataset.load("train", num=5, stride=2)  # five: into the second file
+    np.testing.assert_array_equal(part.x, whole.x[:5, ::2, ::2])
+    np.testing.assert_array_equal(part.y, whole.y[:5, ::2, ::2])
+    np.testing.assert_array_equal(part.coordinates[1], whole.coordinates[1][::2])
+
+
+def test_fields_become_channels_in_the_order_asked_for(finished):
+    dataset = open_dataset(finished)
+    both = dataset.load("test", inputs=("solution", "coefficient"), outputs=())
+    one = dataset.load("test")
+    np.testing.assert_array_equal(both.x, np.concatenate([one.y, one.x], axis=-1))
+    assert both.y.shape == (3, 9, 9, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "training"}, "no split 'training'; known"),
+        ({"split": "test", "num": 4}, "has 3 samples in test, 4 were asked for"),
+        ({"split": "test", "inputs": ("a",)}, "no field 'a'; known"),
+        ({"split": "test", "stride": 0}, "stride is 0"),
+        ({"split": "test", "stride": 9}, "stride is 9"),
+    ],
+)
+def test_impossible_requests_are_refused(finished, arguments, message):
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(finished).load(**arguments)
+
+
+def test_missing_and_unfinished_data_sets_say_what_to_do(tmp_path, copied):
+    with pytest.raises(DatasetError, match="generate --config"):
+        open_dataset(tmp_path / "nothing")
+    (copied / "manifest.json").unlink()
+    with pytest.raises(DatasetError, match="unfinished data set: finish it"):
+        open_dataset(copied)
+
+
+def test_an_edited_manifest_is_refused(copied):
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["counts"]["train"]["accepted"] -= 1
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match="changed after it was written"):
+        open_dataset(copied)
+    manifest["schema_version"] = 2
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match="use a newer one"):
+        open_dataset(copied)
+
+
+def test_the_identity_leaves_out_what_the_data_cost(copied, finished):
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["costs"]["cpu_seconds"] += 1
+    path.write_text(json.dumps(manifest))
+    same = open_dataset(copied).manifest_sha256 == open_dataset(finished).manifest_sha256
+    assert same
+
+
+def test_quality_of_a_split(finished):
+    quality = open_dataset(finished).quality("train")
+    assert quality["sample_id"].tolist() == list(range(6))
+    assert (quality["true_rel_residual"] < 1e-7).all()
+
+
+def test_npz_is_cut_into_splits_in_order(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 5, 7)), rng.normal(size=(10, 5, 7, 2))
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=x, y=y, coordinates_x=np.arange(5.0))
+    dataset = open_npz(path, splits={"train": 6, "valid": 1, "test": 2})
+    test = dataset.load("test", stride=2)
+    np.testing.assert_array_equal(test.x, x[7:9, ::2, ::2, None].astype(np.float32))
+    np.testing.assert_array_equal(test.y, y[7:9, ::2, ::2].astype(np.float32))
+    assert test.sample_ids.tolist() == [7, 8]
+    assert test.coordinates[0].tolist() == [0, 2, 4]
+    np.testing.assert_array_equal(test.coordinates[1], np.linspace(0, 1, 7)[::2])
+    assert dataset.load("train", num=3).x.shape == (3, 5, 7, 1)
+    with pytest.raises(DatasetError, match="has 6 samples in train, 7"):
+        dataset.load("train", num=7)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((2, 3, 3))}, "no array 'y'"),
+        ({"x": np.zeros((2, 3)), "y": np.zeros((2, 3))}, "x has shape"),
+        ({"x": np.zeros((2, 3, 3)), "y": np.zeros((2, 3, 4))}, "but y has"),
+        ({"x": np.full((2, 3, 3), np.nan), "y": np.zeros((2, 3, 3))}, "not finite"),
+        ({"x": np.zeros((1, 3, 3)), "y": np.zeros((1, 3, 3))}, "has 1 samples"),
+        (
+            {k: np.zeros((2, 3, 3)) for k in ("x", "y", "coordinates_x")},
+            "coordinates_x has shape",
+        ),
+    ],
+)
+def test_npz_that_does_not_fit_is_refused(tmp_path, arrays, message):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(DatasetError, match=message):
+        open_npz(path, splits={"train": 1, "test": 1})
+
+
+def test_npz_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "mine.npz"
+    with pytest.raises(DatasetError, match="cannot be read"):
+        open_npz(path, splits={"train": 1})
+    path.write_text("text")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        open_npz(path, splits={"train": 1})
+
+
+def test_reading_needs_neither_jax_nor_scipy():
+    code = (
+        "import sys, datagen.storage.read; "
+        "print([m for m in ('jax', 'scipy', 'jsonschema', 'petsc4py', 'solvers') "
+        "if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
