@@ -43,6 +43,18 @@ def transpose_by_sums(u, kernel, crop):
     return full[:, crop : full.shape[1] - crop, crop : full.shape[2] - crop]
 
 
+def value_and_pullback(fn, u, kernel):
+    """fn(u, kernel) and its two gradients against g, compiled as one program."""
+    shape = jax.eval_shape(fn, u, kernel).shape
+    g = draw(*shape, seed=2)
+
+    def run(u, kernel):
+        out, pull = jax.vjp(fn, u, kernel)
+        return out, *pull(g)
+
+    return jax.jit(run)(u, kernel)
+
+
 def lhs_dilated(u, kernel, crop):
     widths = [(k - 1 - crop, k - 1 - crop) for k in kernel.shape[:2]]
     return lax.conv_general_dilated(
@@ -63,22 +75,21 @@ def reference(u, kernel, stride, padding):
 
 @pytest.mark.parametrize("padding", conv.PADDINGS)
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1)])
-@pytest.mark.parametrize("grid", [(8, 7), (7, 8), (9, 6)])
+@pytest.mark.parametrize("grid", [(8, 7), (9, 6)])
 def test_convolution_equals_its_sum_and_its_gradients(padding, size, stride, grid):
     with jax.enable_x64(True):
         u, kernel = draw(2, *grid, 3), draw(size, size, 3, 4, seed=1)
-        out, pull = jax.vjp(
+        ours = value_and_pullback(
             lambda u, k: conv.convolve(u, k, stride=stride, padding=padding), u, kernel
         )
-        expected, pull_reference = jax.vjp(
+        theirs = value_and_pullback(
             lambda u, k: reference(u, k, stride, padding), u, kernel
         )
         np.testing.assert_allclose(
-            out, correlate_by_sums(u, kernel, stride, padding), atol=1e-12
+            ours[0], correlate_by_sums(u, kernel, stride, padding), atol=1e-12
         )
-        g = draw(*expected.shape, seed=2)
-        for ours, theirs in zip(pull(g), pull_reference(g), strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-11)
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-11)
 
 
 @pytest.mark.parametrize("crop", [0, 1])
@@ -86,17 +97,15 @@ def test_convolution_equals_its_sum_and_its_gradients(padding, size, stride, gri
 def test_transposed_convolution_equals_the_zero_insertion_form(taps, crop):
     with jax.enable_x64(True):
         u, kernel = draw(2, 5, 4, 3), draw(*taps, 3, 2, seed=1)
-        out, pull = jax.vjp(
+        ours = value_and_pullback(
             lambda u, k: conv.transposed_convolve(u, k, crop=crop), u, kernel
         )
-        expected, pull_expected = jax.vjp(
-            lambda u, k: lhs_dilated(u, k, crop), u, kernel
+        theirs = value_and_pullback(lambda u, k: lhs_dilated(u, k, crop), u, kernel)
+        np.testing.assert_allclose(
+            ours[0], transpose_by_sums(u, kernel, crop), atol=1e-12
         )
-        np.testing.assert_allclose(out, expected, atol=1e-12)
-        np.testing.assert_allclose(out, transpose_by_sums(u, kernel, crop), atol=1e-12)
-        g = draw(*expected.shape, seed=2)
-        for ours, theirs in zip(pull(g), pull_expected(g), strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-11)
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-11)
 
 
 @pytest.mark.parametrize("taps", [3, 4])
@@ -128,7 +137,7 @@ def test_second_derivatives():
 
         def curvature(apply):
             slope = jax.grad(loss)
-            return jax.grad(lambda k: jnp.sum(slope(k, apply) ** 2))(kernel)
+            return jax.jit(jax.grad(lambda k: jnp.sum(slope(k, apply) ** 2)))(kernel)
 
         for stride in (1, 2):
             np.testing.assert_allclose(
