@@ -92,8 +92,9 @@ def cycle_by_hand(module, f, boundary, wrap):
 
 
 @pytest.mark.parametrize(("boundary", "prolongation"), BOUNDARIES)
-@pytest.mark.parametrize("sizes", ["official", "crop"])
-@pytest.mark.parametrize("grid", [(32, 37), (35, 30)])
+@pytest.mark.parametrize(
+    ("sizes", "grid"), [("official", (32, 37)), ("crop", (35, 30))]
+)
 def test_cycle_equals_its_sums_and_is_linear(boundary, prolongation, sizes, grid):
     with jax.enable_x64(True):
         cycle = v_cycle(
