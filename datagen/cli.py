@@ -9,12 +9,20 @@ Run the same command again to go on after an interruption of any kind.
 
 import argparse
 import ast
+import os
 import sys
 from pathlib import Path
 
 from configs import loading
 from datagen.interruption import InterruptedRunError, StopFlag, farewell
-from datagen.plan import Plan, PlanError, check_same_plan, load_plan, make_plan
+from datagen.plan import (
+    Plan,
+    PlanError,
+    check_same_plan,
+    load_plan,
+    make_plan,
+    write_plan,
+)
 from datagen.storage.read import DatasetError
 
 DONE, FAILED, BAD_INPUT, QUARANTINED, AGAIN = 0, 1, 2, 3, 75
@@ -54,10 +62,6 @@ def main(argv: list[str] | None = None) -> int:
         return AGAIN
     except (loading.ConfigError, PlanError) as error:
         return _complain(error, BAD_INPUT)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        return _complain(
-            f"--out {error.filename}: {error.strerror}; choose another --out", BAD_INPUT
-        )
     except (DatasetError, OSError, RuntimeError) as error:
         return _complain(error, FAILED)
 
@@ -143,11 +147,14 @@ def prepare(plan: Plan) -> Plan:
     Raises:
         PlanError: if the folder cannot be used.
     """
-    from datagen.plan import write_plan
-    from datagen.storage.commit import CommitError
-
     root = plan.root
-    if not (root / "plan.json").exists() and root.is_dir():
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanError(f"--out {root}: {error.strerror}; choose another one") from None
+    if not os.access(root, os.W_OK):
+        raise PlanError(f"--out {root} is not writable; choose another one")
+    if not (root / "plan.json").exists():
         ours = {"order.npy", "staging", "preview.png", "logs"}
         strangers = sorted({path.name for path in root.iterdir()} - ours)
         if strangers:
@@ -155,23 +162,17 @@ def prepare(plan: Plan) -> Plan:
                 f"--out {root} holds other files, such as {strangers[0]}; choose a "
                 "new or an empty folder"
             )
-    try:
-        return write_plan(plan)
-    except CommitError:
-        raise
-    except OSError as error:
-        raise PlanError(f"--out {root}: {error.strerror}; choose another one") from None
+    return write_plan(plan)
 
 
 def generate(plan: Plan, stop: StopFlag) -> int:
     """Plan, run, finalize and verify in one."""
-    from datagen import run, verify
-    from datagen.finalize import finalize
+    from datagen import verify
+    from datagen.finalize import finalize, is_finalized
     from datagen.progress import megabytes
     from datagen.storage import read
 
-    finished = not run.pending(plan) and (plan.root / "manifest.json").exists()
-    if not finished:
+    if not (finished := is_finalized(plan)):
         run_missing(plan, stop)
         stop.check()
         finalize(plan)

@@ -13,10 +13,14 @@ from datagen.plan import SPLITS, Plan
 from datagen.storage import commit, ledger, read, schemas, well
 
 FORMATS = ["the_well"]
+FILES = ("stats.yaml", "README.md", "manifest.json", "checksums.sha256")
 
 
-class UnfinishedError(ValueError):
-    """Shards are missing: one sentence with advice."""
+def is_finalized(plan: Plan) -> bool:
+    """Whether all shards are committed and all that describes them is there."""
+    described = all((plan.root / name).exists() for name in FILES)
+    records = ledger.load_all(plan.root, plan.shards, plan.sha256)
+    return described and len(records) == len(plan.shards)
 
 
 def finalize(plan: Plan) -> dict[str, Any]:
@@ -25,13 +29,13 @@ def finalize(plan: Plan) -> dict[str, Any]:
     Doing it again gives the same bytes.
 
     Raises:
-        UnfinishedError: if a shard is not committed.
-        DatasetError: if a committed file is missing or cannot be read.
+        DatasetError: if a shard is not committed, or its file cannot be read.
         CommitError: if a file cannot be written.
     """
+    commit.clean_staging(plan.staging)
     records = ledger.load_all(plan.root, plan.shards, plan.sha256)
     if missing := [shard.id for shard in plan.shards if shard.id not in records]:
-        raise UnfinishedError(
+        raise read.DatasetError(
             f"{plan.root}: {len(missing)} of {len(plan.shards)} shards are missing "
             f"(first {missing[0]}): run `python -m datagen run --out {plan.root}`"
         )

@@ -3,6 +3,7 @@
 import calendar
 import time
 
+from datagen.finalize import is_finalized
 from datagen.plan import Plan
 from datagen.progress import duration, megabytes
 from datagen.storage import ledger
@@ -15,7 +16,7 @@ def describe(plan: Plan) -> str:
     records = list(ledger.load_all(plan.root, plan.shards, plan.sha256).values())
     done = sum(record["num_samples"] for record in records)
     rejected = sum(len(record["quarantined"]) for record in records)
-    finished = (plan.root / "manifest.json").exists()
+    finished = is_finalized(plan)
     state = "finished" if finished else "not finished"
     if not finished and len(records) == len(plan.shards):
         state = "solved, not finalized"

@@ -8,7 +8,7 @@ import pytest
 
 from datagen.cli import main
 
-CONFIG = '''
+CONFIG = """
 import ml_collections
 
 
@@ -31,7 +31,7 @@ def get_config(variant="full"):
     }
     config.storage = {"dtype": "float32"}
     return config.lock()
-'''
+"""
 NUM_FILES = 4  # of the data set above: train 4 + 2, valid 2, test 3
 
 

@@ -23,7 +23,7 @@ def test_loading_gives_inputs_outputs_and_coordinates(finished):
     assert train.y[:, 0].max() == 0 < train.y[:, 4].max()
     np.testing.assert_array_equal(train.coordinates[0], np.linspace(0, 1, 9))
     ids = [dataset.load(split).sample_ids.tolist() for split in dataset.splits]
-    assert sum(ids, []) == list(range(11))
+    assert [i for split in ids for i in split] == list(range(11))
 
 
 def test_num_and_stride_take_a_part(finished):
@@ -84,7 +84,9 @@ def test_the_identity_leaves_out_what_the_data_cost(copied, finished):
     manifest = json.loads(path.read_text())
     manifest["costs"]["cpu_seconds"] += 1
     path.write_text(json.dumps(manifest))
-    same = open_dataset(copied).manifest_sha256 == open_dataset(finished).manifest_sha256
+    same = (
+        open_dataset(copied).manifest_sha256 == open_dataset(finished).manifest_sha256
+    )
     assert same
 
 
