@@ -46,6 +46,19 @@ def test_a_failed_check_commits_nothing(tmp_path):
     assert files(tmp_path) == []
 
 
+def test_the_content_is_synced_before_it_gets_its_name_and_the_folders_after(
+    tmp_path, monkeypatch
+):
+    events, sync, replace = [], commit.sync, os.replace
+    monkeypatch.setattr(commit, "sync", lambda p: (events.append(p.name), sync(p)))
+    monkeypatch.setattr(
+        os, "replace", lambda a, b: (events.append("replace"), replace(a, b))
+    )
+    commit.commit(tmp_path / "d/x", b"a", staging=tmp_path / "s", kind="shard")
+    assert events[0].startswith("x.")
+    assert events[1:] == ["replace", "d", "s"]
+
+
 def test_the_first_of_two_exclusive_commits_stays(tmp_path):
     arguments = {"staging": tmp_path / "s", "kind": "ledger", "exclusive": True}
     commit.commit(tmp_path / "x", b"first", **arguments)

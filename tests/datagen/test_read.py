@@ -1,5 +1,6 @@
 """Reading data sets and .npz files."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from datagen import plan
+from datagen.cli import main
 from datagen.storage.read import DatasetError, open_dataset, open_npz
 
 
@@ -24,6 +27,23 @@ def test_loading_gives_inputs_outputs_and_coordinates(finished):
     np.testing.assert_array_equal(train.coordinates[0], np.linspace(0, 1, 9))
     ids = [dataset.load(split).sample_ids.tolist() for split in dataset.splits]
     assert [i for split in ids for i in split] == list(range(11))
+
+
+def test_the_order_of_solving_does_not_show(finished, tmp_path):
+    """A plan that sorts samples gives the same samples to its readers."""
+    content = json.loads((finished / "plan.json").read_text())
+    order = np.array([4, 0, 5, 2, 1, 3, 7, 6, 9, 10, 8])
+    content["sort"] = {"method": "by hand"}
+    content["order_sha256"] = hashlib.sha256(plan._npy(order)).hexdigest()
+    content["plan_sha256"] = plan.plan_sha256(content)
+    plan.write_plan(plan.Plan(tmp_path / "sorted", content, order))
+    assert main(["generate", "--out", str(tmp_path / "sorted")]) == 0
+    here, there = open_dataset(tmp_path / "sorted"), open_dataset(finished)
+    for split, num in (("train", None), ("train", 3), ("test", 2)):
+        one, other = here.load(split, num=num), there.load(split, num=num)
+        for a, b in zip(one[:3], other[:3], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert here.quality("train")["chain_pos"].tolist() == [1, 0, 3, 1, 0, 2]
 
 
 def test_num_and_stride_take_a_part(finished):
