@@ -7,14 +7,6 @@ import jax
 import jax.numpy as jnp
 
 
-class Direction(NamedTuple):
-    """A search direction p with q = A p and p^T A p, from which CG can go on."""
-
-    p: jax.Array
-    q: jax.Array
-    curvature: jax.Array
-
-
 class CGResult(NamedTuple):
     """What `flexible_cg` returns; all arrays, so that it can stay inside `jit`.
 
@@ -23,28 +15,23 @@ class CGResult(NamedTuple):
         residual_norm: ||r||_2 of the recursively updated residual.
         iterations: number of products with A.
         breakdown: True if p^T A p <= 0 or NaN: A or M is not positive definite.
-        direction: the last one.
     """
 
     x: jax.Array
     residual_norm: jax.Array
     iterations: jax.Array
     breakdown: jax.Array
-    direction: Direction
 
 
 class _State(NamedTuple):
     x: jax.Array
     r: jax.Array
-    direction: Direction
+    p: jax.Array
+    q: jax.Array
+    curvature: jax.Array
     norm: jax.Array
     iterations: jax.Array
     breakdown: jax.Array
-
-
-def no_direction(r: jax.Array) -> Direction:
-    """What `flexible_cg` starts from when there is nothing to go on from."""
-    return Direction(jnp.zeros_like(r), jnp.zeros_like(r), jnp.ones((), r.dtype))
 
 
 def flexible_cg(
@@ -54,7 +41,6 @@ def flexible_cg(
     *,
     target: jax.Array,
     maxiter: jax.Array,
-    direction: Direction | None = None,
     x_dtype=None,
 ) -> CGResult:
     """Solves A x = r from x = 0 for symmetric positive definite A and M.
@@ -62,9 +48,8 @@ def flexible_cg(
     Stops once ||r||_2 <= target for the recursively updated residual, without M. Each
     direction is made A-orthogonal to the one before with the computed A p, and the
     step length uses p^T r. In exact arithmetic that is the usual method; it tolerates a
-    preconditioner in lower precision, and a residual that was replaced by a more exact
-    one between two calls (pass the last `direction` on). Neither the end of the
-    iterations nor an indefinite matrix is an error: read the result.
+    preconditioner in lower precision. Neither the end of the iterations nor an
+    indefinite matrix is an error: read the result.
 
     Args:
         apply: A; maps an array of r's shape and dtype to another one.
@@ -72,14 +57,11 @@ def flexible_cg(
         r: right-hand side.
         target: largest accepted residual norm, absolute.
         maxiter: largest number of iterations.
-        direction: the last one of a call with nearly the same residual, at any scale.
         x_dtype: dtype of x; None: that of r. Float64 keeps the rounding of x, which
             A magnifies, out of an iteration that is float32 otherwise.
 
     References:
         Notay (2000), Flexible conjugate gradients, SIAM J. Sci. Comput. 22(4).
-        Van der Vorst, Ye (2000), Residual replacement strategies for Krylov subspace
-        iterative methods, SIAM J. Sci. Comput. 22(3).
     """
 
     def unfinished(s: _State):
@@ -87,9 +69,8 @@ def flexible_cg(
 
     def step(s: _State):
         z = precondition(s.r)
-        last = s.direction
-        beta = -jnp.vdot(z, last.q) / last.curvature
-        p = jax.lax.optimization_barrier(z + beta * last.p)
+        beta = -jnp.vdot(z, s.q) / s.curvature  # q is zero in the first step
+        p = jax.lax.optimization_barrier(z + beta * s.p)
         q = jax.lax.optimization_barrier(apply(p))
         curvature = jnp.vdot(p, q)
         fine = curvature > 0  # False for NaN
@@ -97,18 +78,18 @@ def flexible_cg(
         x = s.x + (alpha * p).astype(s.x.dtype)
         r = s.r - alpha * q
         norm = jnp.sqrt(jnp.vdot(r, r))
-        direction = Direction(p, q, curvature)
-        return _State(x, r, direction, norm, s.iterations + 1, ~fine)
+        return _State(x, r, p, q, curvature, norm, s.iterations + 1, ~fine)
 
-    direction = no_direction(r) if direction is None else direction
-    norm = jnp.sqrt(jnp.vdot(r, r))
+    zero, norm = jnp.zeros_like(r), jnp.sqrt(jnp.vdot(r, r))
     start = _State(
-        jnp.zeros_like(r, dtype=x_dtype),
-        r,
-        direction,
-        norm,
-        jnp.zeros((), int),
-        jnp.zeros((), bool),
+        x=jnp.zeros_like(r, dtype=x_dtype),
+        r=r,
+        p=zero,
+        q=zero,
+        curvature=jnp.ones((), r.dtype),
+        norm=norm,
+        iterations=jnp.zeros((), int),
+        breakdown=jnp.zeros((), bool),
     )
     end = jax.lax.while_loop(unfinished, step, start)
-    return CGResult(end.x, end.norm, end.iterations, end.breakdown, end.direction)
+    return CGResult(end.x, end.norm, end.iterations, end.breakdown)

@@ -122,37 +122,36 @@ def _solve(planes, b, x0, rtol, maxiter, *, inner):
     def residual(x):
         return b - symmetric.apply(fine, symmetric.halo(x))
 
-    def correct(r, norm, left, direction):
+    def correct(r, norm, left):
         return cg.flexible_cg(
             lambda p: symmetric.apply_row_sum_form(inner_stencil, symmetric.halo(p)),
             lambda r: cycles.v_cycle(hierarchy, r.astype(jnp.float32)).astype(dtype),
             (r / norm).astype(dtype),
             target=jnp.maximum(goal, 0.5 * rtol / norm).astype(dtype),
             maxiter=left,
-            direction=direction,
             x_dtype=jnp.float64,
         )
 
     def unfinished(state):
-        _, _, _, norm, iterations, refinements, breakdown = state
+        _, _, norm, iterations, refinements, breakdown = state
         more = (iterations < maxiter) & (refinements < MAX_REFINEMENTS)
         return (norm > rtol) & more & ~breakdown
 
     def refine(state):
-        x, r, direction, norm, iterations, refinements, _ = state
-        result = correct(r, norm, maxiter - iterations, direction)
+        x, r, norm, iterations, refinements, _ = state
+        result = correct(r, norm, maxiter - iterations)
         x = x + norm * result.x
         r = jax.lax.optimization_barrier(residual(x))
         norm = jnp.sqrt(jnp.vdot(r, r))
         iterations += result.iterations
         counts = iterations, refinements + 1, result.breakdown
-        return x, r, result.direction, norm, *counts
+        return x, r, norm, *counts
 
     r = b if x0 is None else residual(x)
     norm = jnp.sqrt(jnp.vdot(r, r))
     counts = (jnp.zeros((), int), jnp.zeros((), int), jnp.zeros((), bool))
-    state = (x, r, cg.no_direction(r.astype(dtype)), norm, *counts)
-    x, _, _, norm, *counts = jax.lax.while_loop(unfinished, refine, state)
+    state = (x, r, norm, *counts)
+    x, _, norm, *counts = jax.lax.while_loop(unfinished, refine, state)
     x = x[: shape[0], : shape[1]] * (norm_b * scale)
     return x, norm, *counts
 
