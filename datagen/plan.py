@@ -100,13 +100,6 @@ class Plan:
         """Builds the problem."""
         return create_problem(self.config["problem"])
 
-    def num_bytes(self) -> int:
-        """Size of the data on disk, at most (some fields are compressed)."""
-        itemsize = np.dtype(self.config["storage"]["dtype"]).itemsize
-        values = int(np.prod(self.content["grid"]["shape"]))
-        fields = len(self.content["fields"])
-        return self.num_samples * fields * values * itemsize + 40_000 * len(self.shards)
-
 
 def create_problem(settings: Mapping[str, Any]):
     """Builds a problem from `config.problem`.

@@ -8,6 +8,8 @@ from datagen import run
 from datagen.plan import SPLITS, Plan
 from datagen.storage import ledger
 
+FILE_OVERHEAD = 60_000  # bytes of groups and attributes per file
+
 
 class Progress:
     """Samples done, rate, time left, current shard and worst true residual so far.
@@ -89,10 +91,10 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
     samples = sum(shard.stop - shard.start for shard in missing)
     splits = ", ".join(f"{plan.config['splits'][split]} {split}" for split in SPLITS)
     grid = " x ".join(map(str, plan.content["grid"]["shape"]))
-    size = plan.num_bytes()
+    size = plan.num_samples * timing.num_bytes + FILE_OVERHEAD * len(plan.shards)
     print(f"{plan.config['name']}: {plan.num_samples} samples ({splits}), grid {grid}")
     print(f"{plan.content['equation']}")
-    print(f"{plan.root}: at most {megabytes(size)} in {len(plan.shards)} files")
+    print(f"{plan.root}: about {megabytes(size)} in {len(plan.shards)} files")
     print(
         f"{samples} samples to make, about {duration(samples * timing.seconds)} at "
         f"{timing.seconds * 1e3:.2g} ms each ({plan.config['solver']['method']}, one "

@@ -35,10 +35,12 @@ class Timing:
     Attributes:
         compile_seconds: what the first sample took beyond a later one.
         seconds: sampling, solving and checking one sample.
+        num_bytes: room it takes in a file, about.
     """
 
     compile_seconds: float
     seconds: float
+    num_bytes: int
 
 
 def time_sample(plan: Plan, shard: Shard) -> Timing:
@@ -48,11 +50,15 @@ def time_sample(plan: Plan, shard: Shard) -> Timing:
     try:
         for _ in range(2):
             start = time.perf_counter()
-            ladder.solve(sample_rng(plan.config["seed"], plan.order[shard.start]))
+            rng = sample_rng(plan.config["seed"], plan.order[shard.start])
+            solved = ladder.solve(rng)
             seconds.append(time.perf_counter() - start)
     finally:
         ladder.close()
-    return Timing(max(0.0, seconds[0] - seconds[1]), seconds[1])
+    dtype = plan.config["storage"]["dtype"]
+    fields = (solved.fields or {}).values()
+    num_bytes = sum(well.stored_bytes(values.astype(dtype)) for values in fields)
+    return Timing(max(0.0, seconds[0] - seconds[1]), seconds[1], num_bytes)
 
 
 def pending(plan: Plan) -> list[Shard]:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -132,5 +133,18 @@ def test_a_damaged_file_without_a_record_is_made_again(copied, finished):
 def test_a_torn_record_counts_as_none(copied, finished):
     (copied / "ledger/train-00001.json").write_text('{"shard": "tr')
     assert main(["generate", "--out", str(copied)]) == 0
+    assert main(["verify", "--out", str(copied)]) == 0
+    assert file_hashes(copied) == file_hashes(finished)
+
+
+@pytest.mark.parametrize(
+    "name", ["stats.yaml", "README.md", "manifest.json", "checksums.sha256"]
+)
+def test_what_is_missing_of_the_description_is_written_again(name, copied, finished):
+    (copied / name).unlink()
+    left_behind = copied / f"staging/{name}.{socket.gethostname()}.{2**22 + 1}.0.tmp"
+    left_behind.touch()
+    assert main(["generate", "--out", str(copied)]) == 0
+    assert not left_behind.exists()
     assert main(["verify", "--out", str(copied)]) == 0
     assert file_hashes(copied) == file_hashes(finished)

@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from datagen import run
 from datagen.plan import load_plan, sample_rng
 from datagen.storage import read, schemas, well
 
@@ -215,3 +216,34 @@ def test_a_value_that_is_not_finite_is_stopped_before_the_commit(tmp_path, bad):
             shard_id="train-00000",
             sample_ids=np.arange(3),
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan_sha256": "1" * 64}, "plan_sha256 is"),
+        ({"shard_id": "train-00001"}, "shard_id is 'train-00000'"),
+        ({"sample_ids": np.array([0, 2, 1])}, "sample ids are not those"),
+    ],
+)
+def test_a_file_that_belongs_elsewhere_is_refused(tmp_path, changes, message):
+    path = tmp_path / "shard"
+    path.write_bytes(well.encode(content({"u": np.ones((3, 9, 9), np.float32)})))
+    expected = {
+        "plan_sha256": "0" * 64,
+        "shard_id": "train-00000",
+        "sample_ids": np.arange(3),
+    }
+    assert well.inspect(path, **expected).moments["u"] == [243.0, 1.0, 0.0]
+    with pytest.raises(well.ShardError, match=message):
+        well.inspect(path, **(expected | changes))
+
+
+def test_the_size_told_beforehand_is_about_right(finished):
+    plan = load_plan(finished)
+    phases = np.where(np.arange(81.0).reshape(9, 9) % 7 > 3, 12.0, 3.0)
+    smooth = np.linspace(0, 1, 81, dtype=np.float32).reshape(9, 9)
+    assert well.stored_bytes(smooth) == smooth.nbytes
+    assert well.stored_bytes(phases.astype(np.float32)) < smooth.nbytes / 2
+    timing = run.time_sample(plan, plan.shards[0])
+    assert 300 < timing.num_bytes < 500  # 324 of the solution and some phases
