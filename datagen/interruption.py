@@ -66,9 +66,11 @@ class StopFlag:
     def _watch(self):
         while received := os.read(self._reader, 1):
             if received[0] in SIGNALS and not self._left.wait(GRACE_SECONDS):
-                sys.stderr.write("\n" + farewell(signal.Signals(received[0]).name))
-                sys.stderr.flush()
-                os._exit(EXIT_CODE)
+                try:  # a closed terminal must not keep it alive
+                    sys.stderr.write("\n" + farewell(signal.Signals(received[0]).name))
+                    sys.stderr.flush()
+                finally:
+                    os._exit(EXIT_CODE)
 
 
 def farewell(name: str) -> str:

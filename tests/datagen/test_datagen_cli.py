@@ -250,10 +250,30 @@ def test_a_signal_during_a_long_solve_ends_within_five_seconds(
         assert process.stdout.readline() == "solving\n"
         start = time.monotonic()
         process.send_signal(number)
-        error = process.communicate(timeout=20)[1]
+        try:
+            error = process.communicate(timeout=10)[1]
+        finally:
+            process.kill()
     assert time.monotonic() - start < 5
     assert process.returncode == 75
     assert "run the same command again" in error
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_run_whose_terminal_is_gone(config_file, tmp_path):
+    command = [sys.executable, "-c", STUCK, "generate", "--config", config_file]
+    command += ["--out", str(tmp_path / "x")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "solving\n"
+        process.stdout.close()
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=10) == 75
+        finally:
+            process.kill()
 
 
 def test_preview_makes_a_picture_and_no_data_set(config_file, tmp_path, capsys):
