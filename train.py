@@ -111,6 +111,7 @@ def train_and_evaluate(config, folder: Path, *, stop, name: str = "") -> dict:
     if not data.generate(config.data, stop):
         raise StoppedError(f"the data of {name} are not complete")
     run.load_data()
+    workdir.record_config(folder, config)
     normalizers.save(folder / "normalizers.npz", run.normalizers)
     train(run, folder, stop)
     report = evaluate.evaluate(
@@ -142,7 +143,7 @@ class Run:
         model = models.create(rngs=nnx.Rngs(config.seed), **config.model)
         # The model sees the data's shape before anything is computed or generated.
         shape = (1, *self.grid, config.model.in_channels)
-        jax.eval_shape(nnx.call(model), jax.ShapeDtypeStruct(shape, np.float32))
+        jax.eval_shape(lambda x: model(x), jax.ShapeDtypeStruct(shape, np.float32))
         self.graph, self.state = state.create_state(model, self.optimizer, mesh)
         self.step_fn = state.make_train_step(self.graph, self.optimizer, loss_fn, mesh)
         self.errors_fn = state.make_errors(self.graph, losses.relative_l2)

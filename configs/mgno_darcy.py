@@ -18,7 +18,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     common.check_variant(variant)
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.num_epochs = {"full": 500, "small": 20, "quick": 2}[variant]
+    config.num_epochs = {"full": 500, "small": 10, "quick": 10}[variant]
     config.batch_size = 8  # over all devices
     config.data = common.darcy_smooth(variant)
     config.normalizers = {"input": "pointwise", "output": "pointwise"}
@@ -48,7 +48,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.schedule = {
         "name": "one_cycle",
         "per": "epoch" if variant == "full" else "step",
-        "peak": 5e-4 if variant == "full" else 2e-3,
+        "peak": 5e-4 if variant == "full" else 3e-3,
         "pct_start": 0.2,
         "div_factor": 2.0,
         "final_div_factor": 100.0,

@@ -89,8 +89,7 @@ def draw(folder, operator, samples, prediction, errors, baseline) -> None:
         drawn_errors[name] = beside["relative_l2"]["per_sample"]
         histories[name] = workdir.read_metrics(Path(baseline))
     (x0, x1), (y0, y1) = ((c[0], c[-1]) for c in samples.coordinates)
-    figures.plot_samples(
-        folder / "samples.png",
+    picture = figures.plot_samples(
         samples.x[chosen],
         samples.y[chosen],
         predictions,
@@ -98,7 +97,8 @@ def draw(folder, operator, samples, prediction, errors, baseline) -> None:
         samples.sample_ids[chosen],
         extent=(x0, x1, y0, y1),
     )
-    figures.plot_curves(folder / "curves.png", histories)
+    picture.savefig(folder / "samples.png", dpi=130)
+    figures.plot_curves(histories).savefig(folder / "curves.png", dpi=130)
 
 
 def describe(report: Mapping) -> str:

@@ -1,7 +1,6 @@
 """The pictures of a run: fields with their errors, and the course of the training."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,18 +8,16 @@ from matplotlib.figure import Figure
 
 
 def plot_samples(
-    path: Path,
     x: np.ndarray,
     y: np.ndarray,
     predictions: Mapping[str, np.ndarray],
     errors: Mapping[str, Sequence[float]],
     sample_ids: Sequence[int],
     extent: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0),
-) -> None:
+) -> Figure:
     """Draws coefficient, truth, and each model's prediction and error, a row a sample.
 
     Args:
-        path: PNG file to write.
         x: [num, n1, n2, c_in] inputs; the first channel is drawn.
         y: [num, n1, n2, c_out] true solutions; the first channel is drawn.
         predictions: label -> [num, n1, n2, c_out].
@@ -35,7 +32,7 @@ def plot_samples(
         limits = {"vmin": min(truth.min(), 0), "vmax": truth.max()}
         _field(panels[0], x[row, ..., 0], extent, cmap="cividis")
         _field(panels[1], truth, extent, cmap="viridis", **limits)
-        panels[0].set_ylabel(f"sample {sample_ids[row]}\ny")
+        panels[0].set_ylabel(f"sample {sample_ids[row]}\ny", fontsize=9)
         differences = {k: v[row, ..., 0] - truth for k, v in predictions.items()}
         largest = max(np.abs(d).max() for d in differences.values())
         for index, (label, difference) in enumerate(differences.items()):
@@ -52,15 +49,14 @@ def plot_samples(
         below = panel.get_title()
         panel.set_title("\n".join(filter(None, (title, below))), fontsize=9)
     for panel in axes[-1]:
-        panel.set_xlabel("x")
-    figure.savefig(path, dpi=130)
+        panel.set_xlabel("x", fontsize=9)
+    return figure
 
 
-def plot_curves(path: Path, histories: Mapping[str, Sequence[Mapping]]) -> None:
+def plot_curves(histories: Mapping[str, Sequence[Mapping]]) -> Figure:
     """Draws loss, validation error and learning rate over the epochs.
 
     Args:
-        path: PNG file to write.
         histories: label -> records of `metrics.jsonl` that hold `epoch`, `loss`,
             `valid_relative_l2` and `learning_rate`.
     """
@@ -81,7 +77,7 @@ def plot_curves(path: Path, histories: Mapping[str, Sequence[Mapping]]) -> None:
         panel.set_yscale("log")
         panel.grid(alpha=0.3, which="both")
     axes[0][0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
 def _canvas(rows: int, columns: int, size: tuple[float, float]):
@@ -97,4 +93,5 @@ def _field(panel, values: np.ndarray, extent, **style) -> None:
     bar = panel.figure.colorbar(image, ax=panel, shrink=0.8, pad=0.02)
     bar.ax.tick_params(labelsize=7)
     bar.formatter.set_powerlimits((-2, 3))
+    bar.ax.yaxis.get_offset_text().set_fontsize(7)
     panel.tick_params(labelsize=7)

@@ -13,6 +13,9 @@ FREE_KEYS = ("log", "checkpoint", "num_devices", "data.path", "eval.batch_size")
 def prepare(workdir: Path, config: Mapping) -> bool:
     """Creates the folder, or checks that it holds a run of this config.
 
+    The config itself is written by `record_config`, once the run can start, so that a
+    config that does not work leaves nothing behind that stands in the way.
+
     Returns:
         True where the folder already holds the run.
 
@@ -24,11 +27,10 @@ def prepare(workdir: Path, config: Mapping) -> bool:
     if not os.access(workdir, os.W_OK):
         raise PermissionError(f"--workdir {workdir} is not writable")
     path = workdir / "config.json"
-    plain = plain_config(config)
     if not path.exists():
-        write_json(path, plain)
         return False
-    before, now = _flatten(json.loads(path.read_text())), _flatten(plain)
+    before = _flatten(json.loads(path.read_text()))
+    now = _flatten(plain_config(config))
     keys = [
         key
         for key in sorted({*before, *now})
@@ -42,6 +44,11 @@ def prepare(workdir: Path, config: Mapping) -> bool:
             "--workdir, or the config it was started with"
         )
     return True
+
+
+def record_config(workdir: Path, config: Mapping) -> None:
+    """Writes `config.json`."""
+    write_json(workdir / "config.json", plain_config(config))
 
 
 def plain_config(config: Mapping) -> dict:

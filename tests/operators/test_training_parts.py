@@ -151,6 +151,8 @@ def test_the_hash_sees_one_changed_value():
 def test_a_workdir_belongs_to_one_config(tmp_path):
     config = {"seed": 0, "model": {"channels": 4}, "log": {"every_steps": 5}}
     assert not workdir.prepare(tmp_path / "run", config)
+    assert not workdir.prepare(tmp_path / "run", {**config, "seed": 1})
+    workdir.record_config(tmp_path / "run", config)
     assert workdir.prepare(tmp_path / "run", config)
     other = {**config, "log": {"every_steps": 50}}
     assert workdir.prepare(tmp_path / "run", other)  # logging may change
@@ -183,9 +185,10 @@ def test_pictures_are_drawn(tmp_path):
     x, y = rng.random((2, 3, 9, 7, 1))
     predictions = {"MGNO": y + 0.1, "FNO": y - 0.2}
     errors = {name: [0.1, 0.2, 0.3] for name in predictions}
-    figures.plot_samples(tmp_path / "s.png", x, y, predictions, errors, [5, 6, 7])
+    picture = figures.plot_samples(x, y, predictions, errors, [5, 6, 7])
+    picture.savefig(tmp_path / "s.png")
     history = [{"epoch": e, "loss": 1 / e, "learning_rate": 1e-3} for e in (1, 2)]
-    figures.plot_curves(tmp_path / "c.png", {"MGNO": history})
+    figures.plot_curves({"MGNO": history}).savefig(tmp_path / "c.png")
     for name in ("s.png", "c.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 

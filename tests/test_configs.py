@@ -1,0 +1,103 @@
+"""Every experiment: builds, is locked, and fits its data; overrides are checked."""
+
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+
+from configs import common, loading
+from operators import models
+from operators.training import data
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs").glob("*_*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("variant", common.VARIANTS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_build_and_their_models_take_their_data(name, variant):
+    suffix = "" if variant == "full" else f":{variant}"
+    config = loading.load(f"configs/{name}.py{suffix}")
+    assert config.is_locked
+    source = loading.load(config.data.config)
+    assert config.data.config.partition(":")[2] == suffix[1:]
+    for split in ("train", "valid", "test"):
+        assert config.data[f"num_{split}"] <= source.splits[split]
+    grid = tuple(-(-source.problem.n // config.data.stride) for _ in range(2))
+    model = models.create(rngs=nnx.Rngs(0), **config.model)
+    x = jax.ShapeDtypeStruct((2, *grid, config.model.in_channels), "float32")
+    assert jax.eval_shape(lambda x: model(x), x).shape == (
+        2,
+        *grid,
+        config.model.out_channels,
+    )
+
+
+def test_the_paper_experiment_has_the_published_settings():
+    config = loading.load("configs/mgno_darcy.py")
+    assert (config.num_epochs, config.batch_size, config.model.channels) == (500, 8, 24)
+    assert len(config.model.cycle) == 6
+    assert config.model.num_layers == 5
+    assert config.model.grid == (211, 211)
+    assert loading.load(config.data.config).problem.n == 421
+    assert config.data.stride == 2
+    assert dict(config.schedule) == {
+        "name": "one_cycle",
+        "per": "epoch",
+        "peak": 5e-4,
+        "pct_start": 0.2,
+        "div_factor": 2.0,
+        "final_div_factor": 100.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "configs/mgno_dacry.py"], "did you mean configs/mgno_darcy.py"),
+        (["--config", "configs/mgno_darcy.py:tiny"], "known: full, small, quick"),
+        (["--config=configs/mgno_darcy.py", "--config.model.chanels=3"], "channels"),
+        (["--config=configs/mgno_darcy.py", "--config.sed=3"], "did you mean seed"),
+        (["--config=configs/mgno_darcy.py", "--config.seed=2.5"], "expected int"),
+        (["--config=configs/mgno_darcy.py", "--config.seed=True"], "expected int"),
+        (["--config=configs/mgno_darcy.py", "--config.seed=many"], "expected int"),
+        (["--config=configs/mgno_darcy.py", "--wrkdir=x"], "--wrkdir"),
+        (["--config=configs/mgno_darcy.py", "--config.seed"], "needs a value"),
+        (["--config=configs/common.py"], "not a config file"),
+        ([], "give one --config"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(arguments, message):
+    with pytest.raises(loading.ConfigError) as caught:
+        loading.from_arguments(arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_keep_types():
+    arguments = ["--config.model.grid=(85, 85)", "--config.schedule.peak", "1"]
+    config, name = loading.from_arguments(
+        ["--config", "configs/mgno_darcy.py:small", *arguments, "--config.data.config="]
+    )
+    assert config.model.grid == (85, 85)
+    assert config.schedule.peak == 1.0
+    assert isinstance(config.schedule.peak, float)
+    assert config.data.config == ""
+    assert loading.run_name(name) == "mgno_darcy_small"
+
+
+def test_data_come_from_a_config_or_a_path_but_not_both():
+    config = loading.load("configs/mgno_darcy.py:quick")
+    assert data.dataset_folder(config.data) == Path("data/darcy_smooth_quick")
+    with config.data.unlocked():
+        config.data.path = "mine.npz"
+    with pytest.raises(ValueError, match="the other one empty"):
+        data.dataset_folder(config.data)
+    config.data.config = ""
+    assert data.dataset_folder(config.data) == Path("mine.npz")
