@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list configs and models")
     options, rest = parser.parse_known_args(argv)
     if options.list:
-        print("configs:", *sorted(map(str, Path("configs").glob("[!_cl]*_*.py"))))
+        print("configs:", *sorted(map(str, Path("configs").glob("[!_]*_*.py"))))
         print("models:", *models.names())
         return 0
     cache = os.environ.get(

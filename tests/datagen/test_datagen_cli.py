@@ -308,11 +308,12 @@ def test_the_entry_point_runs_in_double_precision_on_any_number_of_threads(tmp_p
         root = tmp_path / threads
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
         cores = set(list(os.sched_getaffinity(0))[: int(threads)])
+        pinned = f"import os, sys; os.sched_setaffinity(0, {cores}); "
+        pinned += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
         subprocess.run(
-            [*command, "--out", str(root)],
+            [sys.executable, "-c", pinned, *command[1:], "--out", str(root)],
             cwd=pathlib.Path(__file__).parents[2],
             env=environment,
-            preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
             check=True,
             stdout=subprocess.DEVNULL,
         )
