@@ -70,7 +70,7 @@ def evaluate(
 
 def draw(folder, operator, samples, prediction, errors, baseline) -> None:
     """Writes `samples.png` and `curves.png`, with the baseline's lines if given."""
-    label = operator.config["model"]["name"].upper()
+    label = type(operator.model).__name__
     per_sample = np.array(errors["relative_l2"]["per_sample"])
     chosen = _spread(per_sample, NUM_DRAWN)
     predictions = {label: prediction[chosen]}
@@ -80,7 +80,7 @@ def draw(folder, operator, samples, prediction, errors, baseline) -> None:
         other = runs.load(baseline)
         if other.info["data_manifest_sha256"] != operator.info["data_manifest_sha256"]:
             raise ValueError(f"{baseline} was trained on other data than {folder}")
-        name = other.config["model"]["name"].upper()
+        name = type(other.model).__name__
         name = f"{name} (baseline)" if name == label else name
         predictions[name] = other(samples.x[chosen])
         beside = metrics.evaluate_fields(
