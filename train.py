@@ -13,6 +13,7 @@ import functools
 import os
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from operators import models
 from operators.training import (
     batching,
     checkpoints,
+    checks,
     data,
     evaluate,
     interruption,
@@ -102,17 +104,21 @@ def train_and_evaluate(config, folder: Path, *, stop, name: str = "") -> dict:
         ValueError: if settings, data and model do not fit together.
         OSError: if a folder cannot be written.
     """
-    sharding.initialize_distributed(config.distributed)
+    checks.positive_counts(config)
     mesh = sharding.data_mesh(config.num_devices, config.batch_size)
     resumed = workdir.prepare(folder, config)
+    with workdir.Lock(folder):
+        return prepare_and_train(config, folder, mesh, resumed, stop, name)
+
+
+def prepare_and_train(config, folder, mesh, resumed, stop, name) -> dict:
+    """Does the work of `train_and_evaluate` once the folder is ours alone."""
     run = Run(config, mesh)
     if jax.default_backend() == "cpu" and not resumed:
         run.announce(name)
     if not data.generate(config.data, stop):
         raise StoppedError(f"the data of {name} are not complete")
     run.load_data()
-    workdir.record_config(folder, config)
-    normalizers.save(folder / "normalizers.npz", run.normalizers)
     train(run, folder, stop)
     report = evaluate.evaluate(
         folder, baseline=find_baseline(config, run), dataset=run.dataset
@@ -173,9 +179,10 @@ class Run:
         """Reads the splits, fits the normalisers, puts everything on the devices."""
         config, settings = self.config, self.config.data
         self.dataset = data.open_data(settings)
+        print(f"data: {self.dataset.root}, read at {self.grid[0]} x {self.grid[1]}")
         train_split = data.load_split(self.dataset, settings, "train")
         valid_split = data.load_split(self.dataset, settings, "valid")
-        check_channels(config.model, train_split)
+        checks.channels(config.model, train_split)
         self.sample_ids = train_split.sample_ids
         self.normalizers = {
             "input": normalizers.fit(config.normalizers.input, train_split.x),
@@ -215,6 +222,9 @@ def train(run: Run, folder: Path, stop) -> None:
         current, facts = restored
         lowest = facts["best_valid_relative_l2"]
         check_same_data(facts, run.dataset, folder)
+    # Only now: a refused run must leave the folder as it was.
+    workdir.record_config(folder, config)
+    normalizers.save(folder / "normalizers.npz", run.normalizers)
     first = int(current.step)
     if first == run.num_steps:
         print(f"{folder} is finished: all {first} steps are done")
@@ -239,12 +249,13 @@ def train(run: Run, folder: Path, stop) -> None:
             current, metrics = run.step_fn(current, run.arrays, order[index])
             window.append(metrics)
             bar.update()
-            if len(window) == config.log.every_steps or stop.requested:
+            stopping = stop.requested if index + 1 < per_epoch else ""
+            if len(window) == config.log.every_steps or stopping:
                 values += fetch(window, order[: index + 1], run.sample_ids, epoch)
                 window = []
-            if stop.requested and index + 1 < per_epoch:
+            if stopping:
                 save(latest)
-                raise StoppedError(f"{stop.requested}: saved step {int(current.step)}")
+                raise StoppedError(f"{stopping}: saved step {int(current.step)}")
         values += fetch(window, order, run.sample_ids, epoch)
         seconds = time.perf_counter() - start
         record = {
@@ -261,10 +272,11 @@ def train(run: Run, folder: Path, stop) -> None:
                 save(best)
         log.write((epoch + 1) * per_epoch, **record)
         bar.report(record, config.num_epochs)
-        if stop.requested or last or (epoch + 1) % config.checkpoint.every_epochs == 0:
+        stopping = stop.requested
+        if stopping or last or (epoch + 1) % config.checkpoint.every_epochs == 0:
             save(latest)
-        if stop.requested and not last:
-            raise StoppedError(f"{stop.requested}: saved step {int(current.step)}")
+        if stopping and not last:
+            raise StoppedError(f"{stopping}: saved step {int(current.step)}")
     bar.close()
     log.close()
 
@@ -281,20 +293,11 @@ def fetch(window: list, order: np.ndarray, sample_ids: np.ndarray, epoch: int) -
         index = len(order) - len(values) + bad[0]
         raise NonFiniteError(
             f"step {index + 1} of epoch {epoch + 1} has {values[bad[0]]}: samples "
-            f"{sample_ids[order[index]].tolist()}; the last checkpoint is finite. "
-            "Lower the learning rate, or look at these samples"
+            f"{sample_ids[order[index]].tolist()}. Checkpoints saved so far are "
+            "finite. Look at these samples, or lower --config.schedule.peak in another "
+            "--workdir"
         )
     return values
-
-
-def check_channels(model, samples) -> None:
-    """Raises a ValueError where data and model have different channel counts."""
-    for key, fields in (("in_channels", samples.x), ("out_channels", samples.y)):
-        if fields.shape[-1] != model[key]:
-            raise ValueError(
-                f"the data have {fields.shape[-1]} {key.replace('_', ' ')}, the model "
-                f"{model[key]}: set --config.model.{key}={fields.shape[-1]}"
-            )
 
 
 def check_same_data(facts: dict, dataset, folder: Path) -> None:
@@ -313,10 +316,13 @@ def find_baseline(config, run: Run) -> str | None:
         return None
     try:
         other = runs.load(name)
-    except ValueError:
+    except (ValueError, OSError, zipfile.BadZipFile):
         print(f"no baseline in the figures: there is no finished run in {name}")
         return None
     same = other.info["data_manifest_sha256"] == run.dataset.manifest_sha256
+    same &= other.config["data"]["stride"] == config.data.stride
+    if not same:
+        print(f"no baseline in the figures: {name} was trained on other data")
     return name if same else None
 
 

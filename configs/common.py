@@ -39,4 +39,3 @@ def housekeeping(config: ml_collections.ConfigDict) -> None:
     config.log = {"every_steps": 50, "tensorboard": True}
     config.checkpoint = {"every_epochs": 1, "keep": 2}
     config.num_devices = 0  # 0: all
-    config.distributed = False

@@ -32,6 +32,8 @@ def load(name: str) -> ml_collections.ConfigDict:
         hint = f"did you mean {close[0]}?" if close else f"known there: {known}"
         raise ConfigError(f"--config: there is no file {file}; {hint}")
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    if spec is None:
+        raise ConfigError(f"--config {name} is not a config file: no Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -68,7 +70,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     current = node[last]
     try:
         value = text if isinstance(current, str) else ast.literal_eval(text)
-        if isinstance(current, bool) != isinstance(value, bool):
+        if value is None or isinstance(current, bool) != isinstance(value, bool):
             raise TypeError
         node[last] = value
     except (ValueError, SyntaxError, TypeError):

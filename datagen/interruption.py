@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -21,7 +22,8 @@ class InterruptedRunError(Exception):
 class StopFlag:
     """Context manager that turns the first signal into `requested`.
 
-    A second signal ends the process at once.
+    A second signal, not within two seconds of the first (process groups and launchers
+    often send it twice), ends the process at once.
 
     Attributes:
         requested: name of the signal that came, or "".
@@ -59,9 +61,11 @@ class StopFlag:
             raise InterruptedRunError(self.requested)
 
     def _handle(self, number, frame):
-        if self.requested:
+        if self.requested and time.monotonic() - self._since > 2:
             os._exit(EXIT_CODE)
-        self.requested = signal.Signals(number).name
+        if not self.requested:
+            self._since = time.monotonic()
+            self.requested = signal.Signals(number).name
 
     def _watch(self):
         while received := os.read(self._reader, 1):

@@ -72,8 +72,9 @@ def test_a_loaded_operator_maps_physical_fields(finished, at_home):
     assert y.shape == (3, 33, 33, 1)
     np.testing.assert_allclose(y, operator(x, batch_size=3), rtol=1e-4, atol=1e-7)
     assert operator(x[:, ::2, ::2]).shape == (3, 17, 17, 1)
-    with pytest.raises(ValueError, match="num, n1, n2, in_channels"):
-        operator(x[..., 0])
+    for bad in (x[..., 0], np.concatenate([x, x], axis=-1), x[:0]):
+        with pytest.raises(ValueError, match="num, n1, n2, in_channels"):
+            operator(bad)
 
 
 def test_a_finished_run_says_so(finished, home):
@@ -191,6 +192,12 @@ def test_mistakes_are_one_line_that_says_what_to_do(at_home, tmp_path, capsys):
     missing = ("--config.data.config=", "--config.data.path=nowhere")
     assert "nowhere" in error(*missing)
     assert "known" in error("--config.loss.name=h2")
+    assert "--config.loss=" in error("--config.loss.name=relative_l2")
+    assert "every" in error("--config.schedule.name=step_decay")
+    assert "num_epochs is 0" in error("--config.num_epochs=0")
+    assert "expected int" in error("--config.num_epochs=None")
+    assert "b1" in error("--config.optimizer.b1=(0.9,)")
+    assert "stride" in error("--config.data.stride=33")
     assert "known" in error("--config.model.name=mgnoo")
     assert "channels" in error("--config.model.chanels=3")
     assert "in_channels=1" in error("--config.model.in_channels=2")
@@ -204,6 +211,30 @@ def test_a_run_of_another_config_is_not_continued(finished, at_home, capsys):
     error = one_line_error(capsys, *arguments, "--config.seed=1")
     assert "seed: 0 -> 1" in error
     assert "--workdir" in error
+
+
+def test_a_refused_run_leaves_the_folder_as_it_was(finished, at_home, tmp_path, capsys):
+    files = ("config.json", "normalizers.npz", "metrics.jsonl", "evaluation.json")
+    before = [(finished / name).read_bytes() for name in files]
+    own = own_data(tmp_path, n=33)
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["data"] |= {"config": "", "num_train": 16, "num_valid": 4, "num_test": 4}
+    (copy / "config.json").write_text(json.dumps(config))
+    changed = (copy / "config.json").read_bytes()
+    error = one_line_error(capsys, "--config", QUICK, "--workdir", str(copy), *own)
+    assert "trained on other data" in error
+    assert (copy / "config.json").read_bytes() == changed
+    assert [(copy / name).read_bytes() for name in files[1:]] == before[1:]
+
+
+def test_a_folder_in_use_is_refused(at_home, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with workdir.Lock(folder):
+        error = one_line_error(capsys, "--config", QUICK, "--workdir", str(folder))
+    assert "in use by another process" in error
 
 
 def test_a_damaged_data_set_is_refused(home, tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ Needs numpy and h5py, nothing else, so that any script can use it.
 import dataclasses
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -351,7 +352,7 @@ def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path} cannot be read as an .npz file: {error}") from error
     for key in ("x", "y"):
         if key not in arrays:

@@ -20,16 +20,21 @@ class Checkpoints:
 
     Attributes:
         folder: where they lie, one subfolder per step.
-        keep: how many of the newest to keep; None keeps all (and is for reading).
+        keep: how many of the newest to keep; None keeps all.
+        read_only: never write, move or delete anything.
     """
 
     folder: Path
-    keep: int | None
+    keep: int | None = None
+    read_only: bool = False
 
     def __post_init__(self):
         self.folder = Path(self.folder).absolute()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self.keep, enable_async_checkpointing=False, create=True
+            max_to_keep=self.keep,
+            enable_async_checkpointing=False,
+            create=not self.read_only,
+            read_only=self.read_only,
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -43,13 +48,19 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
+        # Left by a run that got further before it was killed, then went on from here.
+        for stale in self._manager.all_steps():
+            if stale > step:
+                self._manager.delete(stale)
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 info=ocp.args.JsonSave({**info, "tree_sha256": tree_hash(state)}),
             ),
         )
+        if not saved:
+            raise OSError(f"the checkpoint of step {step} was not written")
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
         committed = {"step": step, "tree_sha256": tree_hash(state)}
@@ -60,8 +71,8 @@ class Checkpoints:
     def restore(self, template) -> tuple[object, dict] | None:
         """Loads the newest checkpoint that is whole.
 
-        A damaged one is moved to `damaged/` with a warning, and the next older is
-        tried.
+        Damaged ones newer than it are moved to `damaged_<name>/` beside the folder,
+        with a warning; without a whole one nothing is touched.
 
         Args:
             template: a state of the same structure, dtypes and shardings.
@@ -70,24 +81,26 @@ class Checkpoints:
             (state, info), or None where there is no checkpoint at all.
 
         Raises:
-            ValueError: if there are checkpoints, but every one is damaged.
+            ValueError: if there are checkpoints, but none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        failures = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._load(step, template)
+                loaded = self._load(step, template)
             # orbax and tensorstore raise many types for a damaged file
             except Exception as error:
-                logging.warning(
-                    "checkpoint %s is damaged (%s); falling back to an older one",
-                    self.folder / str(step),
-                    str(error).splitlines()[0][:200],
-                )
-                self._move_away(step)
-        if steps:
+                failures[step] = str(error).strip().splitlines()[0][:200]
+                continue
+            for damaged, reason in failures.items():
+                place = self.folder / str(damaged)
+                logging.warning("checkpoint %s is damaged: %s", place, reason)
+                if not self.read_only:
+                    self._move_away(damaged)
+            return loaded
+        if failures:
             raise ValueError(
-                f"every checkpoint in {self.folder} is damaged (moved to "
-                f"{self.folder / 'damaged'}): start again with another --workdir"
+                f"no checkpoint in {self.folder} can be read (step {max(failures)}: "
+                f"{failures[max(failures)]}): start again with another --workdir"
             )
         return None
 

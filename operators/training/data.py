@@ -45,7 +45,12 @@ def stored_coordinates(settings: Mapping) -> tuple[np.ndarray, ...]:
     else:
         n = loading.load(settings["config"]).problem.n
         coordinates = (np.linspace(0, 1, n),) * 2
-    return tuple(np.asarray(c)[::stride] for c in coordinates)
+    strided = tuple(np.asarray(c)[::stride] for c in coordinates)
+    if min(len(c) for c in strided) < 2:
+        raise ValueError(
+            f"config.data.stride is {stride}, which leaves a single point of an axis"
+        )
+    return strided
 
 
 def generate(settings: Mapping, stop) -> bool:
@@ -89,7 +94,12 @@ def open_data(settings: Mapping, *, verify: bool = True):
     """
     path = dataset_folder(settings)
     if path.suffix == ".npz":
-        return read.open_npz(path, splits=split_sizes(settings))
+        try:
+            return read.open_npz(path, splits=split_sizes(settings))
+        except read.DatasetError as error:
+            raise read.DatasetError(
+                f"{error} (set --config.data.num_train, num_valid and num_test)"
+            ) from error
     return read.open_dataset(path, verify=verify)
 
 

@@ -31,7 +31,8 @@ def evaluate(
     Args:
         folder: workdir of the run.
         checkpoint: "best" or "latest".
-        split: "train", "valid" or "test".
+        split: "train", "valid" or "test". Anything but the best checkpoint on the test
+            split goes to `evaluation_<split>_<checkpoint>.json`, without figures.
         baseline: workdir of a second run on the same data, drawn beside the first.
         dataset: the open data set, where the caller has it already.
 
@@ -63,7 +64,11 @@ def evaluate(
         "sample_ids": [int(i) for i in samples.sample_ids],
         "data_manifest_sha256": dataset.manifest_sha256,
     }
-    workdir.write_json(folder / "evaluation.json", report)
+    other = (checkpoint, split) != ("best", "test")
+    suffix = f"_{split}_{checkpoint}" if other else ""
+    workdir.write_json(folder / f"evaluation{suffix}.json", report)
+    if other:
+        return report
     draw(folder, operator, samples, prediction, errors, baseline)
     return report
 
@@ -155,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(describe(report))
-    print(f"written: {options.workdir}/evaluation.json, samples.png, curves.png")
+    print(f"written to {options.workdir}")
     return 0
 
 

@@ -1,7 +1,9 @@
 """SIGTERM and SIGINT as a flag: finish the step, save, leave with exit code 75."""
 
+import contextlib
 import os
 import signal
+import time
 
 EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -10,7 +12,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 class StopFlag:
     """Context manager that turns the first signal into `requested`.
 
-    A second signal ends the process at once.
+    A second signal, not within two seconds of the first (process groups and launchers
+    often send it twice), ends the process at once.
 
     Attributes:
         requested: name of the signal that came, or "".
@@ -30,6 +33,10 @@ class StopFlag:
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
-        if self.requested:
+        if self.requested and time.monotonic() - self._since > 2:
             os._exit(EXIT_CODE)
-        self.requested = signal.Signals(number).name
+        if not self.requested:
+            self._since = time.monotonic()
+            self.requested = signal.Signals(number).name
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                os.write(2, b"\nstopping after this step; again to end at once\n")

@@ -6,6 +6,7 @@ step runs them in JAX float32 and an evaluation in NumPy float64.
 """
 
 import functools
+import inspect
 
 import numpy as np
 
@@ -109,10 +110,16 @@ def create(name: str, spacing: tuple[float, float], **settings):
         **settings: further keywords of the loss.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or keyword.
     """
     if name not in LOSSES:
         raise ValueError(f"loss is {name!r}; known: {sorted(LOSSES)}")
+    known = set(inspect.signature(LOSSES[name]).parameters)
+    if unknown := set(settings) - known:
+        raise ValueError(
+            f"loss {name} takes no {sorted(unknown)}: set the whole section, "
+            f"--config.loss=\"{{'name': '{name}'}}\""
+        )
     if name == "relative_h1":
         settings["spacing"] = spacing
     return functools.partial(LOSSES[name], **settings)

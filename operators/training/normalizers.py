@@ -91,8 +91,10 @@ def save(path: Path, normalizers: dict[str, Normalizer]) -> None:
         for name, normalizer in normalizers.items()
         for key, value in vars(normalizer).items()
     }
-    with path.open("wb") as file:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
         np.savez(file, **arrays)
+    temporary.replace(path)
 
 
 def load(path: Path) -> dict[str, Normalizer]:

@@ -65,6 +65,17 @@ def create_schedules(
     name, per, peak = settings["name"], settings["per"], settings["peak"]
     if per not in ("epoch", "step"):
         raise ValueError(f"config.schedule.per is {per!r}; known: 'epoch', 'step'")
+    if len(b1) != 2:
+        raise ValueError(f"config.optimizer.b1 is {b1}; expected (ends, peak)")
+    required = {
+        "one_cycle": {"pct_start", "div_factor", "final_div_factor"},
+        "step_decay": {"every", "factor"},
+    }
+    if missing := required.get(name, set()) - set(settings):
+        raise ValueError(
+            f"schedule {name} needs {sorted(missing)} too: set the whole section, "
+            "--config.schedule=\"{'name': ..., 'per': ..., 'peak': ..., ...}\""
+        )
     num_steps = num_epochs if per == "epoch" else num_epochs * steps_per_epoch
     momentum = optax.constant_schedule(b1[0])
     if name == "constant":

@@ -61,9 +61,11 @@ class Operator:
             ValueError: if x has the wrong rank, or the model does not take its grid.
         """
         x = np.asarray(x, np.float32)
-        if x.ndim != 4:
+        channels = self.config["model"]["in_channels"]
+        if x.ndim != 4 or x.shape[-1] != channels or not len(x):
             raise ValueError(
-                f"x must be [num, n1, n2, in_channels], but has shape {x.shape}"
+                f"x must be [num, n1, n2, in_channels] with in_channels = {channels}, "
+                f"but has shape {x.shape}"
             )
         encode, decode = (n.resample(x.shape[1:3]) for n in (self.input, self.output))
         parts = []
@@ -102,7 +104,7 @@ def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
     optimizer = optimizers.create(config["optimizer"], config["schedule"], 1, 1)
     mesh = sharding.data_mesh(1, 1)
     graph, template = state.create_state(model, optimizer, mesh)
-    restored = checkpoints.Checkpoints(folder, keep=None).restore(template)
+    restored = checkpoints.Checkpoints(folder, read_only=True).restore(template)
     if restored is None:
         raise ValueError(f"{workdir} has no {checkpoint} checkpoint yet: train it on")
     train_state, info = restored

@@ -1,31 +1,8 @@
-"""Data-parallel layout: one mesh axis `data` over all devices of all processes."""
-
-import os
+"""Data-parallel layout: one mesh axis `data` over all devices."""
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-SLURM_VARIABLES = (
-    "SLURM_STEP_NODELIST",
-    "SLURM_NTASKS",
-    "SLURM_PROCID",
-    "SLURM_LOCALID",
-)
-
-
-def initialize_distributed(requested: bool) -> None:
-    """Joins the other processes of the job; call it before any other JAX call.
-
-    Under `srun` with several tasks it happens by itself; elsewhere only on request,
-    with the coordinator taken from the environment as `jax.distributed` documents.
-
-    Args:
-        requested: initialise although SLURM's variables are not all set.
-    """
-    slurm = all(name in os.environ for name in SLURM_VARIABLES)
-    if requested or (slurm and int(os.environ["SLURM_NTASKS"]) > 1):
-        jax.distributed.initialize()
 
 
 def data_mesh(num_devices: int, batch_size: int) -> Mesh:

@@ -1,5 +1,6 @@
 """The folder of a run: its config, its metrics, and safe ways to write them."""
 
+import fcntl
 import json
 import os
 import time
@@ -64,6 +65,34 @@ def write_json(path: Path, content: dict) -> None:
     temporary.replace(path)
 
 
+class Lock:
+    """Context manager that keeps a second process out of the folder.
+
+    Raises:
+        ValueError: on entry, if another process holds it.
+    """
+
+    def __init__(self, workdir: Path):
+        self._path = workdir / ".lock"
+
+    def __enter__(self):
+        self._file = self._path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise ValueError(
+                f"{self._path.parent} is in use by another process: wait for it, or "
+                "give another --workdir"
+            ) from None
+        except OSError:
+            pass  # a file system without locks: nothing to hold on to
+        return self
+
+    def __exit__(self, *exception):
+        self._file.close()
+
+
 class MetricsLog:
     """Appends one JSON line per record to `metrics.jsonl`, TensorBoard beside it.
 
@@ -83,7 +112,9 @@ class MetricsLog:
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+            self._writer = SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=step + 1
+            )
 
     def write(self, step: int, **values) -> None:
         """Writes one record; numbers also go to TensorBoard under the same names."""

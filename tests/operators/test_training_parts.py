@@ -140,6 +140,25 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_used(tmp_path, capl
     assert int(store.restore(small_state())[0].step) == 2
 
 
+def test_without_a_whole_checkpoint_nothing_is_touched(tmp_path):
+    store = checkpoints.Checkpoints(tmp_path / "latest", 3)
+    store.save(small_state(step=4), {})
+    other = state.TrainState({"other": jnp.zeros(3)}, (), jnp.zeros((), jnp.int32))
+    with pytest.raises(ValueError, match="step 4"):
+        checkpoints.Checkpoints(tmp_path / "latest", 3).restore(other)
+    assert int(store.restore(small_state())[0].step) == 4
+
+
+def test_a_run_that_went_on_from_an_older_step_replaces_what_came_later(tmp_path):
+    store = checkpoints.Checkpoints(tmp_path / "best", 1)
+    store.save(small_state(seed=1, step=9), {})
+    store.save(small_state(seed=2, step=6), {})
+    reader = checkpoints.Checkpoints(tmp_path / "best", read_only=True)
+    loaded, _ = reader.restore(small_state())
+    assert int(loaded.step) == 6
+    assert checkpoints.tree_hash(loaded) == checkpoints.tree_hash(small_state(2, 6))
+
+
 def test_the_hash_sees_one_changed_value():
     first, second = small_state(), small_state()
     assert checkpoints.tree_hash(first) == checkpoints.tree_hash(second)
