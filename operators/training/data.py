@@ -78,6 +78,8 @@ def generate(settings: Mapping, stop) -> bool:
         if stop.requested and not told:
             process.terminate()
             told = True
+    if code and stop.requested:  # by its own flag, or by the signal as it left
+        return False
     if code not in (0, EXIT_QUARANTINE, EXIT_STOPPED):
         raise ValueError(
             f"generating {folder} failed with exit code {code} (see above); to try it "
