@@ -1,8 +1,9 @@
 """MgNO on smooth two-phase Darcy flow, 211 x 211 (He et al. 2024, arXiv:2310.19809).
 
-Expected: relative L2 test error about 0.2 % (0.17 % in a public rerun of the authors'
-code on their data), below an hour on one data-centre GPU, days on a CPU.
-`:small` (65 x 65) takes minutes on two CPU cores, `:quick` seconds.
+Published for the authors' code on their data: relative L2 test error 0.17 % in a public
+rerun, 37 minutes on a GPU. Not run here yet: two CPU cores need 37 hours by the
+program's own estimate. `:small` (65 x 65) reaches 1.1 % in minutes on them, `:quick`
+runs in seconds (docs/results.md).
 
     python train.py --config configs/mgno_darcy.py
     python train.py --config configs/mgno_darcy.py:small
