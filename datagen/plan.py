@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib.metadata
 import io
-import itertools
 import json
 import subprocess
 from collections.abc import Mapping
@@ -291,15 +290,13 @@ def _check_method(method: str, problem) -> None:
         sequence.create(method).close()
     except (ValueError, ImportError, RuntimeError) as error:
         raise PlanError(f"config.solver.method: {error}") from error
-    words = method.split()
-    conjugate = any(
-        option == "-ksp_type" and value in ("cg", "pipecg", "minres", "cr")
-        for option, value in itertools.pairwise(words)
-    ) or method.startswith("petsc:-ksp_type cg")
-    if not problem.spd and (method == "mg_pcg" or conjugate):
+    needs = sequence.method_info(method).needs
+    enough = {"any": 0, "symmetric": 1, "spd": 2}
+    if enough[needs] > {"general": 0, "symmetric": 1, "spd": 2}[problem.matrices]:
+        wanted = "symmetric positive definite" if needs == "spd" else needs
         raise PlanError(
-            f"config.solver.method: {method} needs symmetric positive definite "
-            f"matrices, which this problem does not promise ({problem.equation}); use "
+            f"config.solver.method: {method} needs {wanted} matrices, which this "
+            f"problem does not promise ({problem.equation}); use "
             "--config.solver.method=direct"
         )
 

@@ -6,6 +6,27 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
+class PhaseSeconds:
+    """Wall time of one solve by phase; what a method does not have stays 0.
+
+    Attributes:
+        setup: factorisations and other work on the matrix before iterating.
+        carry_over: bringing what is kept from earlier systems to this matrix.
+        arnoldi: products with A and orthogonalisation; all steps of short recurrences.
+        refresh: forming the vectors to keep.
+        dense: small dense problems, whose size does not grow with the grid.
+        preconditioner: applications of M.
+    """
+
+    setup: float = 0.0
+    carry_over: float = 0.0
+    arnoldi: float = 0.0
+    refresh: float = 0.0
+    dense: float = 0.0
+    preconditioner: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class SolveRecord:
     """Report on one solved system.
 
@@ -14,13 +35,17 @@ class SolveRecord:
         converged: whether the recomputed residual meets the tolerance.
         status: a sentence; says what to try next unless converged.
         iterations: of the Krylov method; 0 for direct methods.
-        matvecs: products with A.
+        matvecs: all products with A: steps, carry-over, recomputed residuals.
         preconditioner_applications: applications of M.
         seconds: wall time of the solve with its set-up, without the certificate.
         relative_residual: the solver's own ||r|| / ||b||; NaN if it has none.
         true_relative_residual: ||b - A x|| / ||b||, recomputed from x in float64.
         recycle_dim: vectors carried over from earlier systems.
         fallbacks: what was tried before, in order, each with its reason.
+        cycles: restarts of the Krylov method, the first included.
+        phases: where the time went.
+        residual_norms: ||r|| / ||b|| after every step as the method sees it, the start
+            included; empty for methods that do not tell.
     """
 
     method: str
@@ -34,6 +59,9 @@ class SolveRecord:
     true_relative_residual: float
     recycle_dim: int = 0
     fallbacks: tuple[str, ...] = ()
+    cycles: int = 0
+    phases: PhaseSeconds = PhaseSeconds()
+    residual_norms: tuple[float, ...] = ()
 
 
 def certify(

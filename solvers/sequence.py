@@ -1,13 +1,16 @@
 """Solves ordered lists of linear systems with a method chosen by name."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg as spla
 
 from solvers.results import SolveRecord
-from solvers.stencils import StencilOperator, relative_to
+from solvers.stencils import StencilOperator, double, relative_to
 
 PETSC_PREFIX = "petsc:"
 
@@ -16,24 +19,55 @@ class LinearSystem(NamedTuple):
     """One system A x = b.
 
     Attributes:
-        operator: A, a `StencilOperator` of batch 1 or a SciPy matrix [N, N].
-        rhs: b [*grid], float64.
+        operator: A, a `StencilOperator` of batch 1, a SciPy matrix [N, N] or, if it is
+            only known by its action, a SciPy `LinearOperator` [N, N].
+        rhs: b [*grid], float64 or complex128.
+        preconditioning_matrix: the matrix that preconditioners are built from, if not A
+            (a shifted Laplacian, a mean medium): a SciPy matrix [N, N]. Systems that
+            name the same object share what is built from it.
     """
 
-    operator: StencilOperator | sp.csr_array
+    operator: StencilOperator | sp.csr_array | spla.LinearOperator
     rhs: np.ndarray
+    preconditioning_matrix: sp.csr_array | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float64, or complex128 if A or b is complex."""
+        operator = self.operator
+        if isinstance(operator, StencilOperator):
+            operator = operator.coefficients
+        is_complex = np.dtype(operator.dtype).kind == "c" or np.iscomplexobj(self.rhs)
+        return np.dtype(np.complex128 if is_complex else np.float64)
 
     def to_csr(self) -> sp.csr_array:
-        """A as a SciPy matrix, whatever it is stored as."""
+        """A as a SciPy matrix, whatever it is stored as.
+
+        Raises:
+            TypeError: if A is only known by its action.
+        """
         if isinstance(self.operator, StencilOperator):
             return self.operator.to_csr()
+        if isinstance(self.operator, spla.LinearOperator):
+            raise TypeError(
+                "this method needs the entries of A, but A is a LinearOperator; give a "
+                "matrix, or a method that only applies A (gmres, skr, cg, ...) with "
+                "preconditioner 'none' or a preconditioning_matrix"
+            )
         return sp.csr_array(self.operator)
 
+    def matvec(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The fastest way on the CPU to apply A to [N] or to the columns of [N, k]."""
+        if isinstance(self.operator, spla.LinearOperator):
+            return lambda v: self.operator @ v
+        A = self.to_csr()
+        return lambda v: A @ v
+
     def relative_residual(self, x: np.ndarray) -> float:
-        """||b - A x||_2 / ||b||_2 in NumPy float64 for x [*grid]."""
+        """||b - A x||_2 / ||b||_2 in NumPy double precision for x [*grid]."""
         if isinstance(self.operator, StencilOperator):
             return float(self.operator.relative_residual(x[None], self.rhs[None])[0])
-        r = self.rhs.ravel() - self.operator @ x.ravel()
+        r = double(self.rhs).ravel() - self.operator @ double(x).ravel()
         return float(relative_to(np.linalg.norm(r), np.linalg.norm(self.rhs)))
 
 
@@ -48,13 +82,26 @@ class SequenceSolver(Protocol):
         maxiter: int | None = None,
         x0: np.ndarray | None = None,
     ) -> tuple[np.ndarray, SolveRecord]:
-        """Returns x [*grid] in float64 and its record; never raises to say no."""
+        """Returns x [*grid] in double precision and its record.
+
+        Not converging is never an error: it stands in the record.
+        """
 
     def reset(self) -> None:
         """Drops everything carried from earlier systems."""
 
     def close(self) -> None:
         """Frees what the solver holds; it is not used afterwards."""
+
+
+class CarryingSolver(SequenceSolver, Protocol):
+    """A solver whose next solve depends on earlier ones."""
+
+    def snapshot(self) -> Any:
+        """What is carried now, cheap to keep: later solves do not change it."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Carries again what `snapshot` returned, as if nothing came after it."""
 
 
 class SequenceResult(NamedTuple):
@@ -64,23 +111,42 @@ class SequenceResult(NamedTuple):
     records: list[SolveRecord]
 
 
-# The factories import their module on first use: PETSc must not be needed to solve
-# with SciPy, nor JAX's multigrid to solve directly.
-def _direct(**settings) -> SequenceSolver:
-    from solvers.direct import DirectSolver
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One entry of the registry.
 
-    return DirectSolver(**settings)
+    Attributes:
+        target: "module:Class", imported on first use, so that PETSc is not needed to
+            solve with SciPy, nor JAX to solve directly; or the class itself.
+        settings: keywords of the class that a data config may set (`config.solver`).
+        fixed: keywords that make this entry of a class that serves several.
+        needs: what the matrices must be: "any", "symmetric" or "spd" (symmetric
+            positive definite).
+        complex_systems: whether complex systems can be solved.
+        carries: whether solves profit from earlier ones, so that ordering matters.
+    """
+
+    target: str | Callable[..., SequenceSolver]
+    settings: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    needs: str = "any"
+    complex_systems: bool = True
+    carries: bool = False
+
+    def build(self, **settings: Any) -> SequenceSolver:
+        """Imports the class and builds the solver."""
+        target = self.target
+        if isinstance(target, str):
+            module, _, name = target.partition(":")
+            target = getattr(importlib.import_module(module), name)
+        return target(**self.fixed, **settings)
 
 
-def _mg_pcg(**settings) -> SequenceSolver:
-    from solvers.multigrid.solver import MultigridPCG
-
-    return MultigridPCG(**settings)
-
-
-METHODS: dict[str, Callable[..., SequenceSolver]] = {
-    "direct": _direct,
-    "mg_pcg": _mg_pcg,
+METHODS: dict[str, Method] = {
+    "direct": Method("solvers.direct:DirectSolver"),
+    "mg_pcg": Method(
+        "solvers.multigrid.solver:MultigridPCG", needs="spd", complex_systems=False
+    ),
 }
 
 
@@ -89,7 +155,36 @@ def names() -> list[str]:
     return sorted([*METHODS, PETSC_PREFIX + "<options>"])
 
 
-def create(method: str, **settings) -> SequenceSolver:
+def method_info(method: str) -> Method:
+    """The registry's entry of a method, also for `petsc:` with options.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if method.startswith(PETSC_PREFIX):
+        options = method.removeprefix(PETSC_PREFIX)
+        return _petsc_method(options)
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known: {', '.join(names())}")
+    return METHODS[method]
+
+
+def _petsc_method(options: str) -> Method:
+    words = options.split()
+    pairs = dict(zip(words, [*words[1:], ""], strict=True))
+    conjugate = pairs.get("-ksp_type") in ("cg", "pipecg", "cr", "groppcg")
+    minres = pairs.get("-ksp_type") in ("minres", "symmlq")
+    factor = pairs.get("-pc_type") in ("icc", "cholesky")
+    return Method(
+        "solvers.petsc:PetscSolver",
+        settings=("spd",),
+        fixed={"options": options},
+        needs="spd" if conjugate else "symmetric" if minres or factor else "any",
+        complex_systems=False,
+    )
+
+
+def create(method: str, **settings: Any) -> SequenceSolver:
     """Builds a solver from its name, for instance "petsc:-ksp_type cg -pc_type gamg".
 
     Args:
@@ -97,15 +192,10 @@ def create(method: str, **settings) -> SequenceSolver:
         **settings: keywords of the solver class.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or a setting out of range.
+        TypeError: for an unknown setting.
     """
-    if method.startswith(PETSC_PREFIX):
-        from solvers.petsc import PetscSolver
-
-        return PetscSolver(options=method.removeprefix(PETSC_PREFIX), **settings)
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; known: {', '.join(names())}")
-    return METHODS[method](**settings)
+    return method_info(method).build(**settings)
 
 
 def iter_solve(
@@ -114,7 +204,7 @@ def iter_solve(
     method: str,
     rtol: float = 1e-8,
     maxiter: int | None = None,
-    **settings,
+    **settings: Any,
 ) -> Iterator[tuple[np.ndarray, SolveRecord]]:
     """Solves the systems one at a time, in order, each when it is asked for.
 
@@ -151,7 +241,7 @@ def solve_sequence(
     method: str,
     rtol: float = 1e-8,
     maxiter: int | None = None,
-    **settings,
+    **settings: Any,
 ) -> SequenceResult:
     """Like `iter_solve`, all at once."""
     pairs = list(

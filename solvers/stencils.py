@@ -59,9 +59,10 @@ class StencilOperator:
     ) -> "StencilOperator":
         """Builds one system (batch 1) from one array [*grid] per offset, in NumPy.
 
-        The planes stay contiguous in memory, which is the order the solvers read.
+        The planes stay contiguous in memory, which is the order the solvers read; they
+        are complex128 if one of them is complex, float64 otherwise.
         """
-        stacked = np.stack([np.asarray(plane, dtype=np.float64) for plane in planes])
+        stacked = double(np.stack(planes))
         return cls(np.moveaxis(stacked, 0, -1)[None], offsets)
 
     @property
@@ -98,16 +99,16 @@ class StencilOperator:
         return functools.reduce(jnp.add, terms)
 
     def to_csr(self, index: int = 0) -> sp.csr_array:
-        """System `index` as a float64 SciPy matrix [N, N], unknowns in row-major order.
+        """System `index` as a SciPy matrix [N, N], unknowns in row-major order.
 
-        Entries that leave the grid are dropped, zeros inside are kept: the pattern
-        depends on the grid alone. NumPy only.
+        In float64 or complex128. Entries that leave the grid are dropped, zeros inside
+        are kept: the pattern depends on the grid alone. NumPy only.
         """
         numbers = np.arange(self.num_unknowns, dtype=np.int32).reshape(self.grid_shape)
         rows, columns, values = [], [], []
         for k, offset in enumerate(self.offsets):
             here, there = _overlap(offset, self.grid_shape)
-            value = np.asarray(self.coefficients[index, ..., k], np.float64)[here]
+            value = double(self.coefficients[index, ..., k])[here]
             rows.append(numbers[here].ravel())
             columns.append(numbers[there].ravel())
             values.append(value.ravel())
@@ -116,14 +117,14 @@ class StencilOperator:
         return sp.coo_array((np.concatenate(values), entries), shape=shape).tocsr()
 
     def residual(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Residual b - A u in NumPy float64, all [batch, *grid]."""
-        u, b = np.asarray(u, np.float64), np.asarray(b, np.float64)
+        """Residual b - A u in NumPy float64 or complex128, all [batch, *grid]."""
+        u, b = double(u), double(b)
         self._check_shape("u", u)
         self._check_shape("b", b)
-        r = b.copy()
+        r = b.astype(np.result_type(u, b, double(self.coefficients[:0])))
         for k, offset in enumerate(self.offsets):
             here, there = _overlap(offset, self.grid_shape)
-            coefficient = np.asarray(self.coefficients[..., k], np.float64)
+            coefficient = double(self.coefficients[..., k])
             r[(slice(None), *here)] -= (
                 coefficient[(slice(None), *here)] * u[(slice(None), *there)]
             )
@@ -139,9 +140,7 @@ class StencilOperator:
 
         Where b is zero: 0 for an exact u, infinity otherwise. NaN stays NaN.
         """
-        scale = np.linalg.norm(
-            np.asarray(b, np.float64).reshape(self.batch, -1), axis=1
-        )
+        scale = np.linalg.norm(double(b).reshape(self.batch, -1), axis=1)
         return relative_to(self.residual_norm(u, b), scale)
 
     def _reach(self) -> tuple[int, ...]:
@@ -162,6 +161,13 @@ class StencilOperator:
                 f"{name} has shape {tuple(u.shape)}, but the operator acts on "
                 f"{(self.batch, *self.grid_shape)}"
             )
+
+
+def double(values: Any) -> np.ndarray:
+    """A NumPy array in complex128 if the values are complex, otherwise in float64."""
+    values = np.asarray(values)
+    kind = np.complex128 if np.iscomplexobj(values) else np.float64
+    return values.astype(kind, copy=False)
 
 
 def relative_to(norm: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -55,8 +55,11 @@ class Problem(Protocol):
         fields: the stored fields.
         scalars: parameters shared by all samples.
         settings: every setting of the problem, JSON-able; recorded with the data.
-        spd: whether every operator is symmetric positive definite. Where it is False,
-            methods that build on that (CG) must not be used.
+        matrices: what every matrix is: "spd" (symmetric positive definite), "symmetric"
+            or "general". Methods that need more must not be used.
+        preconditioner: name in `solvers.preconditioners` that suits the matrices.
+        num_systems: linear systems per sample: time steps or frequencies, solved in
+            order; 1 for stationary problems.
     """
 
     name: str
@@ -67,18 +70,31 @@ class Problem(Protocol):
     fields: tuple[FieldSpec, ...]
     scalars: dict[str, float]
     settings: dict[str, Any]
-    spd: bool
+    matrices: str
+    preconditioner: str
+    num_systems: int
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Random inputs of one sample; depends on the state of rng alone."""
 
-    def system(self, sample: Sample) -> LinearSystem:
-        """The linear system A x = b of a sample; its shape never depends on it."""
+    def system(
+        self, sample: Sample, step: int = 0, previous: np.ndarray | None = None
+    ) -> LinearSystem:
+        """The linear system A x = b of one step; its shape depends on the problem only.
+
+        Args:
+            sample: from `sample`.
+            step: 0 ... num_systems - 1.
+            previous: the solution x [*grid] of the step before; None at step 0.
+        """
 
     def fields_from_solution(
         self, sample: Sample, x: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Stored fields, float64 on the stored grid, from the unknowns x [*grid]."""
+        """Stored fields, real, on the stored grid, from the unknowns x [*grid].
+
+        With several systems per sample x is [num_systems, *grid].
+        """
 
     def features(self, sample: Sample) -> np.ndarray:
         """Numbers [d] whose distance says how close two samples are, for sorting."""

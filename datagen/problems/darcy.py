@@ -40,7 +40,7 @@ class Darcy:
       cell centres (i + 1/2) / n; a is taken to the nodes by a not-a-knot cubic spline
       with extrapolation, u back by another. The spline overshoots at jumps, face
       coefficients may be negative, and the matrix need not be positive definite: solve
-      it directly (`spd` is False).
+      it directly (`matrices` is "symmetric").
 
     Attributes:
         n: stored points per axis, one number or one per axis.
@@ -76,6 +76,8 @@ class Darcy:
     num_modes: int | None = None
 
     name = "darcy"
+    preconditioner = "jacobi"
+    num_systems = 1
     axes = ("x", "y")
     boundaries = tuple(Boundary(axis, "WALL", "dirichlet:0") for axis in ("x", "y"))
     fields = (
@@ -133,9 +135,9 @@ class Darcy:
         )
 
     @property
-    def spd(self) -> bool:
-        """Whether every matrix is symmetric positive definite."""
-        return self.mode == "clean"
+    def matrices(self) -> str:
+        """Positive definite in mode clean; in fno_compat only symmetric."""
+        return "spd" if self.mode == "clean" else "symmetric"
 
     @property
     def coordinates(self) -> dict[str, np.ndarray]:
@@ -163,7 +165,9 @@ class Darcy:
             return {"coefficient": np.exp(field)}
         return {"coefficient": np.where(field >= 0, *self.values)}
 
-    def system(self, sample: Sample) -> LinearSystem:
+    def system(
+        self, sample: Sample, step: int = 0, previous: np.ndarray | None = None
+    ) -> LinearSystem:
         """Five-point system for u at the interior nodes, [n1 - 2, n2 - 2].
 
         Raises:

@@ -75,7 +75,7 @@ def test_operator_matches_a_matrix_built_entry_by_entry(face_mean):
 @pytest.mark.parametrize("face_mean", ["harmonic", "arithmetic"])
 def test_clean_operator_is_symmetric_positive_definite(face_mean):
     problem = Darcy(n=(9, 13), face_mean=face_mean)
-    assert problem.spd
+    assert problem.matrices == "spd"
     A = problem.system(problem.sample(np.random.default_rng(1))).to_csr().toarray()
     np.testing.assert_array_equal(A, A.T)
     assert np.linalg.eigvalsh(A).min() > 3 * 2 * np.pi**2 * 0.9  # 3 min a (-Laplacian)
@@ -263,7 +263,7 @@ def test_compatible_system_follows_the_published_script():
 
 def test_compatible_mode_overshoots_and_is_not_called_positive_definite():
     problem = Darcy(n=65, mode="fno_compat")
-    assert not problem.spd
+    assert problem.matrices == "symmetric"
     sample = problem.sample(np.random.default_rng(13))
     assert set(np.unique(sample["coefficient"])) == {3.0, 12.0}
     operator = problem.system(sample).operator

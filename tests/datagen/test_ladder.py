@@ -52,7 +52,8 @@ class Scripted:
 @pytest.fixture
 def solve(monkeypatch):
     def solve(answer, problem=None, **settings):
-        monkeypatch.setitem(sequence.METHODS, "planned", lambda: Scripted(answer))
+        scripted = sequence.Method(lambda: Scripted(answer))
+        monkeypatch.setitem(sequence.METHODS, "planned", scripted)
         problem = problem or create_problem({"name": "darcy", "n": 9})
         ladder = Ladder(problem, SETTINGS | settings)
         solved = ladder.solve(sample_rng(0, 0))
