@@ -1,4 +1,6 @@
-"""Sections that the experiments share."""
+"""Sections that the experiments share, and those that the data sets share."""
+
+from typing import Any
 
 import ml_collections
 
@@ -9,6 +11,91 @@ def check_variant(variant: str) -> None:
     """Raises a ValueError that lists the variants for an unknown one."""
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+
+
+def solver(method: str = "skr", **changes: Any) -> ml_collections.ConfigDict:
+    """`config.solver` of a data config; docs/datasets.md explains every key.
+
+    Args:
+        method: a name in `solvers.sequence`.
+        **changes: other values than these.
+
+    Raises:
+        ValueError: for a key that does not exist.
+    """
+    section = ml_collections.ConfigDict(
+        {
+            "method": method,
+            "rtol": 1e-8,
+            "accept_rtol": 1e-7,  # of the residual recomputed in float64
+            "maxiter": 0,  # 0: the method's own
+            "stop": "residual",
+            "ordering": "auto",  # "none", "greedy", "cells", "tree"
+            "preconditioner": "auto",  # the problem's own; or a name
+            "m": 40,  # largest search space of a cycle, recycled vectors included
+            "k": 20,  # recycled vectors
+            "guess": "none",  # "projection": on earlier solutions
+            "window": 20,  # solutions kept for the guess
+            "fallbacks": ("direct",),  # tried in order after the planned method
+        }
+    )
+    for key, value in changes.items():
+        if key not in section:
+            raise ValueError(f"the solver has no setting {key!r}; known: {[*section]}")
+        section[key] = value
+    return section
+
+
+def dataset(
+    name: str,
+    *,
+    seed: int,
+    num: tuple[int, int, int],
+    shard_size: int,
+    problem: dict[str, Any],
+    solver: ml_collections.ConfigDict,
+    dtype: str = "float32",
+) -> ml_collections.ConfigDict:
+    """A data config, locked.
+
+    Args:
+        name: of the data set; file names begin with it.
+        seed: another one in each set: the same draws never serve two.
+        num: samples for training, validation and test.
+        shard_size: samples per file, solved one after the other.
+        problem: name and settings of the problem.
+        solver: from `solver`.
+        dtype: of the stored fields.
+    """
+    config = ml_collections.ConfigDict()
+    config.name = name
+    config.seed = seed
+    config.splits = dict(zip(("train", "valid", "test"), num, strict=True))
+    config.shard_size = shard_size
+    config.problem = problem
+    config.solver = solver
+    config.storage = {"dtype": dtype}
+    return config.lock()
+
+
+def darcy_dataset(
+    variant: str, *, name: str, seed: int, n: int, **problem: Any
+) -> ml_collections.ConfigDict:
+    """A set of Darcy flow: `full` with n points per axis, `small` 129, `quick` 33."""
+    check_variant(variant)
+    problem = {"forcing": 1.0, "mode": "clean", "face_mean": "harmonic"} | problem
+    return dataset(
+        name,
+        seed=seed,
+        num=(48, 8, 8) if variant == "quick" else (1000, 100, 100),
+        shard_size={"full": 64, "small": 128, "quick": 16}[variant],
+        problem={
+            "name": "darcy",
+            "n": {"full": n, "small": 129, "quick": 33}[variant],
+            **problem,
+        },
+        solver=solver("mg_pcg"),
+    )
 
 
 def darcy_smooth(variant: str) -> ml_collections.ConfigDict:

@@ -105,7 +105,7 @@ class Ladder:
             self._drop(method)
 
     def _rungs(self):
-        method, maxiter = self.settings["method"], self.settings["maxiter"]
+        method, maxiter = self.settings["method"], self.settings["maxiter"] or None
         yield PLANNED, method, maxiter
         if method != "direct":
             if maxiter is not None:

@@ -12,40 +12,17 @@ Variants: `:small` (129 x 129 nodes), `:quick` (33 x 33, for tests).
 
 import ml_collections
 
-# Per variant: points per axis, samples per split, samples per file.
-VARIANTS = {
-    "full": (421, {"train": 1000, "valid": 100, "test": 100}, 64),
-    "small": (129, {"train": 1000, "valid": 100, "test": 100}, 128),
-    "quick": (33, {"train": 48, "valid": 8, "test": 8}, 16),
-}
+from configs import common
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     """Returns the data set; `small` takes a minute on a laptop, `quick` seconds."""
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
-    n, splits, shard_size = VARIANTS[variant]
-    config = ml_collections.ConfigDict()
-    config.name = "darcy_lognormal"
-    config.seed = 2  # another one in each set: the same draws never serve two
-    config.splits = splits
-    config.shard_size = shard_size
-    config.problem = {
-        "name": "darcy",
-        "n": n,
-        "coefficient": "lognormal",
-        "alpha": 2.0,
-        "tau": 3.0,
-        "forcing": 1.0,
-        "mode": "clean",
-        "face_mean": "harmonic",
-    }
-    config.solver = {
-        "method": "mg_pcg",
-        "rtol": 1e-8,
-        "accept_rtol": 1e-7,  # of the residual recomputed in float64
-        "maxiter": 100,
-        "stop": "residual",
-    }
-    config.storage = {"dtype": "float32"}
-    return config.lock()
+    return common.darcy_dataset(
+        variant,
+        name="darcy_lognormal",
+        seed=2,
+        n=421,
+        coefficient="lognormal",
+        alpha=2.0,
+        tau=3.0,
+    )

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 SCHEMA_VERSION = 1
+ORDERINGS = ("none", "greedy", "cells", "tree")
 
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -42,8 +43,15 @@ PLAN = _record(
                         "method": {"type": "string"},
                         "rtol": {"type": "number", "exclusiveMinimum": 0},
                         "accept_rtol": {"type": "number", "exclusiveMinimum": 0},
-                        "maxiter": {"type": ["integer", "null"], "minimum": 1},
+                        "maxiter": _COUNT,
                         "stop": {"enum": ["residual"]},
+                        "ordering": {"enum": ["auto", *ORDERINGS]},
+                        "preconditioner": {"type": "string"},
+                        "m": {"type": "integer", "minimum": 1},
+                        "k": _COUNT,
+                        "guess": {"enum": ["none", "projection"]},
+                        "window": {"type": "integer", "minimum": 1},
+                        "fallbacks": {"type": "array", "items": {"type": "string"}},
                     }
                 ),
                 "storage": _record({"dtype": {"enum": ["float32", "float64"]}}),

@@ -11,6 +11,8 @@ from datagen.cli import main
 CONFIG = """
 import ml_collections
 
+from configs import common
+
 
 def get_config(variant="full"):
     if variant not in ("full", "long"):
@@ -22,13 +24,7 @@ def get_config(variant="full"):
     config.splits = {"train": train, "valid": 2, "test": 3}
     config.shard_size = 4
     config.problem = {"name": "darcy", "n": 9 if variant == "full" else 65}
-    config.solver = {
-        "method": "direct",
-        "rtol": 1e-8,
-        "accept_rtol": 1e-7,
-        "maxiter": 100,
-        "stop": "residual",
-    }
+    config.solver = common.solver("direct")
     config.storage = {"dtype": "float32"}
     return config.lock()
 """
