@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
+from matplotlib.tri import Triangulation
 
 MAX_COLUMNS = 6
 MAX_PHASES = 5  # fields of at most so many distinct values get discrete colours
@@ -19,20 +20,23 @@ def plot_samples(
     fields: tuple[str, str],
     title: str,
     residuals: Sequence[float] | None = None,
+    mesh: Any = None,
 ) -> None:
     """Draws the first samples, one per column, and writes a PNG.
 
     All pictures of a row share their colour scale. Axis x runs to the right and y
-    upwards, whatever the order of the array.
+    upwards, whatever the order of the array. Of three axes the slice in the middle of
+    the last one is drawn.
 
     Args:
         path: file to write; its folder must exist.
-        samples: `datagen.storage.read.Samples` or anything with x [N, n1, n2, c],
-            y [N, n1, n2, c], sample_ids [N] and coordinates (x [n1], y [n2]); the
-            first channels are drawn.
+        samples: `datagen.storage.read.Samples` or anything with x [N, *grid, c],
+            y [N, *grid, c], sample_ids [N] and coordinates, [n] per axis of the grid;
+            the first channels are drawn.
         fields: names of the input and of the output.
         title: line above the pictures.
         residuals: [N] true relative residuals of the solutions; None leaves them out.
+        mesh: `datagen.problems.meshes.Mesh` of fields on nodes, whose grid is one axis.
 
     Raises:
         ValueError: if there is no sample or the residuals do not match.
@@ -52,23 +56,14 @@ def plot_samples(
         2, num + 1, width_ratios=[1.0] * num + [0.06], squeeze=False
     )
     axes, bars = cells[:, :-1], cells[:, -1]
-    extent = _extent(samples.coordinates)
-    xticks, yticks = (
-        np.round(np.linspace(x[0], x[-1], 3), 2) for x in samples.coordinates
-    )
+    draw, corners = _pixels(samples.coordinates) if mesh is None else _triangles(mesh)
+    xticks, yticks = (np.round(np.linspace(a, b, 3), 2) for a, b in corners)
     rows = ((samples.x, fields[0], "cividis"), (samples.y, fields[1], "magma"))
     for row, bar, (arrays, name, colours) in zip(axes, bars, rows, strict=True):
-        arrays = np.asarray(arrays[:num, ..., 0])
+        arrays = _planes(np.asarray(arrays[:num, ..., 0]))
         scale, ticks = _colour_scale(arrays)
         for ax, array in zip(row, arrays, strict=True):
-            image = ax.imshow(
-                array.T,
-                origin="lower",
-                extent=extent,
-                cmap=colours,
-                interpolation="nearest",
-                **scale,
-            )
+            image = draw(ax, array, cmap=colours, **scale)
             ax.set(xticks=xticks, yticks=yticks, xticklabels=[], yticklabels=[])
         bar = figure.colorbar(image, cax=bar, ticks=ticks, label=name)
         if ticks is None:
@@ -88,13 +83,40 @@ def plot_samples(
     figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
 
 
-def _extent(coordinates: tuple[np.ndarray, np.ndarray]) -> tuple[float, ...]:
-    """Outer edges of the pixels, half a spacing beyond the first and last points."""
+def _planes(arrays: np.ndarray) -> np.ndarray:
+    """Cuts [N, n1, n2, n3] in the middle of the last axis; others stay as they are."""
+    return arrays[..., arrays.shape[-1] // 2] if arrays.ndim == 4 else arrays
+
+
+def _pixels(coordinates: Sequence[np.ndarray]):
+    """How arrays on the first two axes are drawn, and the ends of these axes."""
     extent = []
-    for x in coordinates:
+    for x in coordinates[:2]:  # pixels reach half a spacing beyond the outer points
         half = (x[-1] - x[0]) / (2 * (len(x) - 1))
         extent += [x[0] - half, x[-1] + half]
-    return tuple(extent)
+
+    def draw(ax, array, **style):
+        style |= {"origin": "lower", "extent": extent, "interpolation": "nearest"}
+        return ax.imshow(array.T, **style)
+
+    return draw, [(x[0], x[-1]) for x in coordinates[:2]]
+
+
+def _triangles(mesh: Any):
+    """How arrays on the nodes of a mesh are drawn, and the ends of its box."""
+    cells = mesh.cells[:, :3]
+    if mesh.cells.shape[1] == 6:  # four triangles show all nodes of a quadratic one
+        parts = ([0, 3, 5], [3, 1, 4], [5, 4, 2], [3, 4, 5])
+        cells = np.concatenate([mesh.cells[:, part] for part in parts])
+    triangulation = Triangulation(*mesh.points.T, cells)
+
+    def draw(ax, array, **style):
+        ax.set_aspect("equal")
+        return ax.tripcolor(triangulation, array, shading="flat", **style)
+
+    return draw, list(
+        zip(mesh.points.min(axis=0), mesh.points.max(axis=0), strict=True)
+    )
 
 
 def _colour_scale(arrays: np.ndarray) -> tuple[dict[str, Any], np.ndarray | None]:

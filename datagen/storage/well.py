@@ -28,7 +28,8 @@ GROUPS = (
     "t2_fields",
 )
 SMALL_CHUNK, LARGE_CHUNK = 16 * 1024, 64 * 1024  # bytes
-MAX_PHASES = 16  # fields of at most so many distinct values are compressed
+# Fields of at most so many distinct values, or of one per so many points, compress.
+MAX_PHASES, POINTS_PER_VALUE = 16, 64
 
 QUALITY_COLUMNS = {
     "sample_id": np.int64,
@@ -38,6 +39,7 @@ QUALITY_COLUMNS = {
     "iterations": np.int32,
     "matvecs": np.int32,
     "recycle_dim": np.int32,
+    "fallbacks": np.int32,
     "solver_rel_residual": np.float64,
     "true_rel_residual": np.float64,
     "failed_step": np.int32,
@@ -62,9 +64,13 @@ class ShardContent:
         scalars: parameters shared by all samples.
         specs: objects with name, time_varying, units and description.
         fields: name -> [samples, *grid], in the dtype to store; rows of rejected
-            samples are NaN.
+            samples are NaN. With `steps`, time varying ones are [samples, T, *grid].
         quality: column -> [samples], see `QUALITY_COLUMNS`.
         provenance: names and versions.
+        steps: [T] times or frequencies of the stored steps; None for stationary
+            problems, whose solution is stored as a trajectory of one step.
+        step_name: what the steps are: "time", "frequency".
+        mesh: `datagen.problems.meshes.Mesh` if the only axis is `node`, else None.
     """
 
     dataset_name: str
@@ -77,6 +83,9 @@ class ShardContent:
     fields: dict[str, np.ndarray]
     quality: dict[str, np.ndarray]
     provenance: dict[str, str]
+    steps: np.ndarray | None = None
+    step_name: str = "time"
+    mesh: Any = None
 
 
 def encode(content: ShardContent) -> bytes:
@@ -92,7 +101,7 @@ def encode(content: ShardContent) -> bytes:
         file.attrs.update(
             {
                 "dataset_name": content.dataset_name,
-                "grid_type": "cartesian",
+                "grid_type": "cartesian" if content.mesh is None else "unstructured",
                 "n_spatial_dims": len(content.coordinates),
                 "n_trajectories": len(content.quality["sample_id"]),
                 "schema_version": SCHEMA_VERSION,
@@ -103,6 +112,8 @@ def encode(content: ShardContent) -> bytes:
         _write_dimensions(groups["dimensions"], content)
         _write_boundaries(groups["boundary_conditions"], content)
         _write_scalars(file, groups["scalars"], content)
+        if content.mesh is not None:
+            _write_mesh(file.create_group("mesh"), content.mesh)
         for order in range(3):
             specs = content.specs if order == 0 else ()
             group = groups[f"t{order}_fields"]
@@ -128,8 +139,12 @@ def _strings(values) -> np.ndarray:
 
 def _write_dimensions(group: h5py.Group, content: ShardContent) -> None:
     group.attrs["spatial_dims"] = _strings(content.coordinates)
-    time = group.create_dataset("time", data=np.zeros(1, np.float32))
+    # The Well knows one kind of step, time: frequencies go under that name as well.
+    steps = np.zeros(1) if content.steps is None else content.steps
+    time = group.create_dataset("time", data=np.asarray(steps, np.float32))
     time.attrs.update({"sample_varying": False, "time_varying": True})
+    if content.steps is not None:
+        time.attrs["step_name"] = content.step_name
     for axis, points in content.coordinates.items():
         data = group.create_dataset(axis, data=np.asarray(points, np.float32))
         data.attrs.update({"sample_varying": False, "time_varying": False})
@@ -149,8 +164,22 @@ def _write_boundaries(group: h5py.Group, content: ShardContent) -> None:
             }
         )
         mask = np.zeros(len(content.coordinates[boundary.axis]), bool)
-        mask[[0, -1]] = True
+        if content.mesh is None:
+            mask[[0, -1]] = True
+        else:
+            mask[content.mesh.boundary] = True
         entry.create_dataset("mask", data=mask)
+
+
+def _write_mesh(group: h5py.Group, mesh: Any) -> None:
+    """Nodes and cells of an unstructured set; attributes say how nodes are numbered."""
+    group.attrs.update({"cell_type": mesh.cell_type, "numbering": mesh.numbering})
+    for name, data in (
+        ("points", np.asarray(mesh.points, np.float64)),  # [num_nodes, d]
+        ("cells", np.asarray(mesh.cells, np.int32)),  # [num_cells, nodes per cell]
+        ("regions", np.asarray(mesh.regions, np.int32)),  # [num_cells]
+    ):
+        group.create_dataset(name, data=data, chunks=data.shape, fletcher32=True)
 
 
 def _write_scalars(file: h5py.File, group: h5py.Group, content: ShardContent) -> None:
@@ -164,12 +193,16 @@ def _write_scalars(file: h5py.File, group: h5py.Group, content: ShardContent) ->
 
 def _write_field(group: h5py.Group, spec: Any, content: ShardContent) -> None:
     values = content.fields[spec.name]
-    grid = values.shape[1:]
+    has_steps = spec.time_varying and content.steps is not None
+    grid = values.shape[2 if has_steps else 1 :]
     # A stationary solution is a trajectory of one step.
-    stored = values[:, None] if spec.time_varying else values
-    sample_bytes = max(1, values[:1].nbytes)
-    per_chunk = 1 if sample_bytes >= SMALL_CHUNK else LARGE_CHUNK // sample_bytes
-    chunks = (min(per_chunk, len(values)), *stored.shape[1:])
+    stored = values[:, None] if spec.time_varying and not has_steps else values
+    step_bytes = max(1, values.dtype.itemsize * int(np.prod(grid)))
+    per_chunk = 1 if step_bytes >= SMALL_CHUNK else LARGE_CHUNK // step_bytes
+    if has_steps:  # a chunk holds steps of one sample
+        chunks = (1, min(per_chunk, stored.shape[1]), *grid)
+    else:
+        chunks = (min(per_chunk, len(values)), *stored.shape[1:])
     # Compression pays for fields of few values only; smooth floats gain 1.24x and cost
     # 13 times the time. Without fletcher32 a flipped bit is read without a word.
     packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
@@ -192,7 +225,7 @@ def _write_field(group: h5py.Group, spec: Any, content: ShardContent) -> None:
 
 
 def _is_compressed(values: np.ndarray) -> bool:
-    return len(np.unique(values)) <= MAX_PHASES
+    return len(np.unique(values)) <= max(MAX_PHASES, values.size // POINTS_PER_VALUE)
 
 
 def stored_bytes(values: np.ndarray) -> int:
