@@ -6,9 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from datagen.problems.base import Problem
+from datagen.problems.convection_diffusion import ConvectionDiffusion
 from datagen.problems.darcy import Darcy
+from datagen.problems.helmholtz import Helmholtz
+from datagen.problems.helmholtz_cavity import HelmholtzCavity
+from datagen.problems.helmholtz_sweep import HelmholtzSweep
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {"darcy": Darcy}
+PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "convection_diffusion": ConvectionDiffusion,
+    "darcy": Darcy,
+    "helmholtz": Helmholtz,
+    "helmholtz_cavity": HelmholtzCavity,
+    "helmholtz_sweep": HelmholtzSweep,
+}
 
 
 def names() -> list[str]:

@@ -339,7 +339,7 @@ def test_features_are_the_low_modes_of_the_log_coefficient(mode):
 
 def test_problem_describes_itself():
     problem = problems.create("darcy", n=33)
-    assert problems.names() == ["darcy"]
+    assert "darcy" in problems.names()
     assert (problem.name, problem.axes) == ("darcy", ("x", "y"))
     assert [(b.axis, b.bc_type, b.detail) for b in problem.boundaries] == [
         ("x", "WALL", "dirichlet:0"),
@@ -400,7 +400,7 @@ def test_rejects_impossible_settings(settings, message):
 
 
 def test_rejects_unknown_problems():
-    with pytest.raises(ValueError, match="unknown problem 'stokes'; known: darcy"):
+    with pytest.raises(ValueError, match="unknown problem 'stokes'; known: .*darcy"):
         problems.create("stokes")
 
 
