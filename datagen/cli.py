@@ -11,6 +11,7 @@ import argparse
 import ast
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from configs import loading
@@ -80,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--list", action="store_true", help="list problems, methods and data configs"
+        "--list",
+        action="store_true",
+        help="list problems, methods, preconditioners, orderings and data configs",
     )
     commands = parser.add_subparsers(dest="command", metavar="command")
     for name, text in COMMANDS.items():
@@ -121,15 +124,21 @@ def _execute(options, rest: list[str], stop: StopFlag) -> int:
     if options.command == "preview":
         if config is None:
             config = load_plan(root).config
+        with config.unlocked() if hasattr(config, "unlocked") else nullcontext():
+            config["solver"]["ordering"] = "none"  # nothing to sort for a few samples
         return preview(make_plan(config, root), options.num, stop)
-    if options.command in ("plan", "generate") and config is not None:
-        plan = prepare(make_plan(config, root))
+    existing = load_plan(root) if (root / "plan.json").exists() else None
+    if existing is None and options.command in ("plan", "generate") and config:
+        plan = prepare(make_plan(config, root, watch=drawing(config, stop)))
     else:
-        plan = load_plan(root)
+        plan = existing or load_plan(root)
         if config is not None:
-            check_same_plan(make_plan(config, root), plan)
+            check_same_plan(make_plan(config, root, existing=plan), plan)
     if options.command == "plan":
+        from datagen.progress import describe_solver
+
         print(f"{root}: {plan.num_samples} samples in {len(plan.shards)} shards")
+        print(describe_solver(plan))
         return DONE
     if options.command == "verify":
         return verify(plan, quick=options.quick, stop=stop)
@@ -139,6 +148,23 @@ def _execute(options, rest: list[str], stop: StopFlag) -> int:
         "finalize": finalize_all,
         "status": show_status,
     }[options.command](plan, stop)
+
+
+def drawing(config, stop: StopFlag):
+    """Shows how far the drawing of all inputs is that sorting needs."""
+    import tqdm
+
+    def watch(ids):
+        print(
+            f"{config.name}: drawing the inputs of {len(ids)} samples once, to sort "
+            "them (--config.solver.ordering=none does without)",
+            flush=True,
+        )
+        for sample_id in tqdm.tqdm(ids, unit="sample", disable=None, leave=False):
+            stop.check()
+            yield sample_id
+
+    return watch
 
 
 def prepare(plan: Plan) -> Plan:
@@ -155,7 +181,7 @@ def prepare(plan: Plan) -> Plan:
     if not os.access(root, os.W_OK):
         raise PlanError(f"--out {root} is not writable; choose another one")
     if not (root / "plan.json").exists():
-        ours = {"order.npy", "staging", "preview.png", "logs"}
+        ours = {"order.npy", "parents.npy", "staging", "preview.png", "logs"}
         strangers = sorted({path.name for path in root.iterdir()} - ours)
         if strangers:
             raise PlanError(
@@ -266,7 +292,7 @@ def preview(plan: Plan, num: int, stop: StopFlag) -> int:
     if not 1 <= num <= plan.num_samples:
         raise PlanError(f"--num is {num}; expected 1 to {plan.num_samples}")
     problem = plan.problem()
-    ladder, solved = Ladder(problem, plan.config["solver"]), []
+    ladder, solved = Ladder(problem, plan.solver), []
     for sample_id in plan.order[:num].tolist():
         stop.check()
         solved.append(ladder.solve(sample_rng(plan.config["seed"], sample_id)))
@@ -290,13 +316,19 @@ def preview(plan: Plan, num: int, stop: StopFlag) -> int:
 
 
 def listing() -> str:
-    """Problems, methods and data configs."""
-    from datagen import problems
-    from solvers import sequence
+    """Problems, methods, preconditioners, orderings and data configs."""
+    from datagen import problems, sorting
+    from solvers import preconditioners, sequence
 
     lines = ["problems:", *(f"  {name}" for name in problems.names())]
     lines += ["methods (--config.solver.method=...):"]
-    lines += [f"  {name}" for name in sequence.names()]
+    for name in sequence.names():
+        info = sequence.METHODS.get(name)
+        lines.append(f"  {name:24s} {_properties(info)}".rstrip())
+    lines += ["preconditioners (--config.solver.preconditioner=...):"]
+    lines += [f"  {name}" for name in ("auto", *preconditioners.names())]
+    lines += ["orderings (--config.solver.ordering=...):"]
+    lines += [f"  {name}" for name in ("auto", *sorting.METHODS)]
     lines += ["data configs (--config ...[:variant]):"]
     folder = Path(loading.__file__).parent / "data"
     for path in sorted(folder.glob("[!_]*.py")):
@@ -305,3 +337,16 @@ def listing() -> str:
             f"  configs/data/{path.name:24s} {docstring.partition(chr(10))[0]}"
         )
     return "\n".join(lines)
+
+
+def _properties(info) -> str:
+    """What a method asks of the matrices, and what it takes and keeps."""
+    if info is None:
+        return "real systems; what the options ask for"
+    words = [
+        {"any": "any matrix", "spd": "positive definite"}.get(info.needs, info.needs)
+    ]
+    words += [] if info.complex_systems else ["real"]
+    words += ["carries state: ordering matters"] if info.carries else []
+    words += [f"takes {', '.join(info.settings)}"] if info.settings else []
+    return "; ".join(words)

@@ -10,6 +10,7 @@ import numpy as np
 
 from datagen.ladder import RUNG_NAMES
 from datagen.plan import SPLITS, Plan
+from datagen.readme import readme
 from datagen.storage import commit, ledger, read, schemas, well
 
 FORMATS = ["the_well"]
@@ -49,7 +50,8 @@ def finalize(plan: Plan) -> dict[str, Any]:
     for name, text in files.items():
         _commit(plan, name, text)
         hashes[name] = commit.sha256(plan.root / name)
-    for name in ("plan.json", "order.npy"):
+    arrays = ["order.npy"] if plan.parents is None else ["order.npy", "parents.npy"]
+    for name in ("plan.json", *arrays):
         hashes[name] = commit.sha256(plan.root / name)
     lines = (f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
     _commit(plan, "checksums.sha256", "".join(lines))
@@ -108,6 +110,12 @@ def make_manifest(plan: Plan, records: dict[str, dict[str, Any]]) -> dict[str, A
             RUNG_NAMES[int(rung)]: int(n)
             for rung, n in zip(rungs, occurrences, strict=True)
         },
+        "fallbacks": {
+            "samples": int(np.count_nonzero(quality["fallbacks"])),
+            "total": int(quality["fallbacks"].sum()),
+        },
+        "steps": plan.content["steps"],
+        "solver": plan.solver,
         "versions": provenance,
         "formats": FORMATS,
         "costs": {"cpu_seconds": sum(r["cpu_s"] for r in records.values())},
@@ -149,25 +157,28 @@ def _quality(plan: Plan):
 def stats_yaml(plan: Plan, records: dict[str, dict[str, Any]]) -> str:
     """Mean, std and rms of every field over the accepted training samples.
 
-    Merged from the moments of the shards in their order, in float64. A stationary
-    solution has one step and so no differences between steps: mean_delta is 0 and
-    std_delta and rms_delta are 1, with which foreign normalisers do nothing.
+    Merged from the moments of the shards in their order, in float64; deltas are the
+    changes from one step to the next. A stationary solution has one step and so none:
+    mean_delta is 0 and std_delta and rms_delta are 1, with which foreign normalisers do
+    nothing.
     """
-    train = [r for r in records.values() if r["split"] == "train"]
+    train = [r["moments"] for r in records.values() if r["split"] == "train"]
     stats: dict[str, dict[str, float]] = {"mean": {}, "std": {}, "rms": {}}
     stats |= {"mean_delta": {}, "std_delta": {}, "rms_delta": {}}
     for field in plan.content["fields"]:
-        name, total = field["name"], [0.0, 0.0, 0.0]
-        for record in train:
-            total = well.merge_moments(total, record["moments"][name])
-        count, mean, m2 = total
-        variance = m2 / max(count, 1)
-        stats["mean"][name] = mean
-        stats["std"][name] = math.sqrt(variance)
-        stats["rms"][name] = math.sqrt(variance + mean**2)
+        name = field["name"]
+        entries = [("", name)]
         if field["time_varying"]:
-            stats["mean_delta"][name] = 0.0
-            stats["std_delta"][name] = stats["rms_delta"][name] = 1.0
+            entries.append(("_delta", name + well.DELTA))
+        for suffix, key in entries:
+            total = [0.0, 0.0, 0.0]
+            for moments in train:
+                total = well.merge_moments(total, moments.get(key, [0.0] * 3))
+            count, mean, m2 = total
+            variance = m2 / count if count else float(suffix == "_delta")
+            stats[f"mean{suffix}"][name] = mean
+            stats[f"std{suffix}"][name] = math.sqrt(variance)
+            stats[f"rms{suffix}"][name] = math.sqrt(variance + mean**2)
     lines = []
     for key, values in stats.items():
         lines.append(f"{key}:\n" if values else f"{key}: {{}}\n")
@@ -179,61 +190,3 @@ def stats_yaml(plan: Plan, records: dict[str, dict[str, Any]]) -> str:
 def _yaml(value: float) -> str:
     mantissa, e, exponent = repr(float(value)).partition("e")
     return (mantissa if "." in mantissa else f"{mantissa}.0") + e + exponent
-
-
-def readme(plan: Plan, manifest: dict[str, Any]) -> str:
-    """What the data are and how to open them."""
-    shape = " x ".join(map(str, plan.content["grid"]["shape"]))
-    fields = "\n".join(
-        f"- `{f['name']}` ({f['units']}): {f['description']}"
-        for f in plan.content["fields"]
-    )
-    rows = "\n".join(
-        f"| {split} | {c['planned']} | {c['accepted']} | {c['quarantined']} |"
-        for split, c in manifest["counts"].items()
-    )
-    first = plan.shards[0].file
-    names = [field["name"] for field in plan.content["fields"]]
-    solver = plan.config["solver"]
-    return f"""# {manifest["name"]}
-
-{manifest["equation"]}
-
-Grid {shape}, {manifest["dtype"]}, solved with `{solver["method"]}`. Every accepted
-sample has a relative residual ||b - A x|| / ||b||, recomputed in float64 before the
-cast, of at most {solver["accept_rtol"]:g}; the largest is \
-{manifest["true_residual"].get("max", math.nan):.2e}.
-
-{fields}
-
-| split | planned | accepted | quarantined |
-|---|---|---|---|
-{rows}
-
-Rejected samples keep their row in the file, as NaN with `quality/accepted` False; what
-is known of them is in `quarantine/`.
-
-## Open it
-
-With this package:
-
-    from datagen.storage.read import open_dataset
-    train = open_dataset(".").load("train")  # train.x, train.y, train.coordinates
-
-With h5py (the rows of a file are in the order in which they were solved):
-
-    import h5py
-    with h5py.File("{first}") as file:
-        keep = file["quality/accepted"][()]
-        coefficient = file["t0_fields/{names[0]}"][keep]  # [samples, x, y]
-        solution = file["t0_fields/{names[-1]}"][keep, 0]  # [samples, step, x, y]
-
-With The Well. A stationary solution is a trajectory of one step, so ask for no input
-steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml:
-
-    from the_well.data import WellDataset
-    data = WellDataset(path=".", well_split_name="train",
-                       n_steps_input=0, n_steps_output=1)
-
-Check the files with `sha256sum -c checksums.sha256`.
-"""

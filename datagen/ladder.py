@@ -2,11 +2,12 @@
 
 A sample is accepted when its solution is finite and ||b - A x|| / ||b||, recomputed
 here in float64 from the operator and before any cast, is at most `accept_rtol`. What
-the solver says about itself is recorded and decides nothing.
+the solver says about itself is recorded and decides nothing. A sample of several
+systems (time steps, frequencies) climbs the ladder anew for each of them.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from solvers import sequence
 from solvers.results import SolveRecord
 
 # Rungs; the numbers are stored in quality/method.
-PLANNED, MORE_ITERATIONS, DIRECT, QUARANTINE = 0, 2, 4, 5
+PLANNED, COLD, MORE_ITERATIONS, FALLBACK, DIRECT, QUARANTINE = 0, 1, 2, 3, 4, 5
 RUNG_NAMES = {
     PLANNED: "planned",
+    COLD: "cold",
     MORE_ITERATIONS: "more_iterations",
+    FALLBACK: "fallback",
     DIRECT: "direct",
     QUARANTINE: "quarantine",
 }
@@ -29,25 +32,31 @@ class Solved:
     """One sample after the ladder.
 
     Attributes:
-        fields: stored fields [*grid] in float64; None if rejected.
-        rung: the rung that solved it, or QUARANTINE.
-        record: report of the last solver that ran; None if none did.
-        true_residual: recomputed, NaN if there is no solution.
+        fields: stored fields [*grid] or [T, *grid] in float64; None if rejected.
+        rung: the last rung that any of its systems needed, or QUARANTINE.
+        records: reports of the solvers that had the last word, one per system.
+        true_residual: recomputed, the largest of all systems; NaN without a solution.
         failures: one sentence per rung that failed.
         sample: the random inputs; None if drawing them failed.
+        failed_step: the system that could not be solved; -1 if all were.
     """
 
     fields: dict[str, np.ndarray] | None
     rung: int
-    record: SolveRecord | None
+    records: tuple[SolveRecord, ...]
     true_residual: float
     failures: tuple[str, ...]
     sample: dict[str, np.ndarray] | None
+    failed_step: int = -1
 
     @property
     def accepted(self) -> bool:
         """Whether the sample may be used."""
         return self.rung != QUARANTINE
+
+    def total(self, name: str) -> int:
+        """Sum of a count over the records: "iterations", "matvecs"."""
+        return sum(getattr(record, name) for record in self.records)
 
 
 class Ladder:
@@ -55,79 +64,187 @@ class Ladder:
 
     Args:
         problem: see `datagen.problems.base.Problem`.
-        settings: `config.solver`.
+        solver: `plan.solver`, see `datagen.methods.resolve`.
     """
 
-    def __init__(self, problem, settings: Mapping[str, Any]):
+    def __init__(self, problem, solver: Mapping[str, Any]):
         self.problem = problem
-        self.settings = settings
+        self.solver = solver
         self._solvers: dict[str, sequence.SequenceSolver] = {}
+        self._carried = False  # whether the planned solver has solved anything
 
     def solve(self, rng: np.random.Generator) -> Solved:
         """Draws a sample and climbs until it is solved or quarantined.
 
-        Whatever goes wrong in one sample, exceptions included, stays in that sample.
+        Whatever goes wrong in one sample, exceptions included, stays in that sample:
+        after a failure nothing that a solver carries is used again.
         """
-        sample, record, residual, failures = None, None, np.nan, []
+        climb, sample = _Climb(self.problem.num_systems), None
         try:
             sample = self.problem.sample(rng)
             for name, values in sample.items():
                 if not np.isfinite(values).all():
                     raise ValueError(f"{name} is not finite")
-            system = self.problem.system(sample)
+            while not climb.complete:
+                system = self.problem.system(sample, climb.step, climb.previous)
+                if not self._solve_system(system, climb):
+                    return climb.rejected(sample)
+            fields = self.problem.fields_from_solution(sample, climb.x)
+            _check_finite(fields)
         except Exception as error:
-            failures.append(f"setting up: {_describe(error)}")
-            return Solved(None, QUARANTINE, None, np.nan, tuple(failures), sample)
-        for rung, method, maxiter in self._rungs():
-            try:
-                x, record = self._solver(method).solve(
-                    system, rtol=self.settings["rtol"], maxiter=maxiter
-                )
-                residual = true_residual(system, x)
-                if residual <= self.settings["accept_rtol"]:
-                    fields = self.problem.fields_from_solution(sample, x)
-                    _check_finite(fields)
-                    return Solved(
-                        fields, rung, record, residual, tuple(failures), sample
-                    )
-                failures.append(
-                    f"{method}: true relative residual {residual:.2e}, accepted up to "
-                    f"{self.settings['accept_rtol']:.0e}; it said: {record.status}"
-                )
-            except Exception as error:
-                self._drop(method)
-                failures.append(f"{method}: {_describe(error)}")
-        return Solved(None, QUARANTINE, record, residual, tuple(failures), sample)
+            self._forget()
+            climb.failures.append(f"{climb.stage}: {_describe(error)}")
+            return climb.rejected(sample)
+        return climb.accepted(sample, fields)
+
+    def snapshot(self) -> Any:
+        """What the planned method carries now; None if it carries nothing."""
+        solver = self._solvers.get(self.solver["method"])
+        return solver.snapshot() if hasattr(solver, "snapshot") else None
+
+    def restore(self, snapshot: Any) -> None:
+        """Lets the planned method carry again what `snapshot` returned."""
+        if snapshot is None:
+            self._forget()
+        else:
+            self._solver(self.solver["method"]).restore(snapshot)
+            self._carried = True
 
     def close(self) -> None:
         """Frees the solvers."""
         for method in list(self._solvers):
             self._drop(method)
 
-    def _rungs(self):
-        method, maxiter = self.settings["method"], self.settings["maxiter"] or None
+    def _solve_system(self, system: sequence.LinearSystem, climb: "_Climb") -> bool:
+        """Tries the rungs; returns whether one was accepted."""
+        record, residual = None, np.nan
+        for rung, method, maxiter in self._rungs(self._carried):
+            try:
+                x, record = self._solver(method).solve(
+                    system, rtol=self.solver["rtol"], maxiter=maxiter
+                )
+                residual = true_residual(system, x)
+                if residual <= self.solver["accept_rtol"]:
+                    if rung <= MORE_ITERATIONS:
+                        self._carried = self.solver["carries"]
+                    climb.accept(x, rung, record, residual)
+                    return True
+                climb.fail(
+                    f"{method}: true relative residual {residual:.2e}, accepted up to "
+                    f"{self.solver['accept_rtol']:.0e}; it said: {record.status}"
+                )
+                self._solver(method).reset()
+            except Exception as error:
+                self._drop(method)
+                climb.fail(f"{method}: {_describe(error)}")
+            # Nothing starts from a failure, neither the next rung nor the next sample.
+            self._carried = self._carried and method != self.solver["method"]
+        if record is not None:
+            climb.add(record, residual)
+        return False
+
+    def _rungs(self, carried: bool) -> Iterator[tuple[int, str, int | None]]:
+        method, maxiter = self.solver["method"], self.solver["maxiter"]
         yield PLANNED, method, maxiter
-        if method != "direct":
-            if maxiter is not None:
-                yield MORE_ITERATIONS, method, 2 * maxiter
-            yield DIRECT, "direct", None
+        if carried:  # by now the solver was reset
+            yield COLD, method, maxiter
+        if method != "direct" and maxiter is not None:
+            yield MORE_ITERATIONS, method, 2 * maxiter
+        for fallback in self.solver["fallbacks"]:
+            rung = DIRECT if fallback["method"] == "direct" else FALLBACK
+            yield rung, fallback["method"], None
 
     def _solver(self, method: str) -> sequence.SequenceSolver:
         if method not in self._solvers:
-            self._solvers[method] = sequence.create(method)
+            choices = [self.solver, *self.solver["fallbacks"]]
+            settings = next(c["settings"] for c in choices if c["method"] == method)
+            self._solvers[method] = sequence.create(method, **settings)
         return self._solvers[method]
+
+    def _forget(self) -> None:
+        self._carried = False
+        for solver in self._solvers.values():
+            solver.reset()
 
     def _drop(self, method: str) -> None:
         if (solver := self._solvers.pop(method, None)) is not None:
             solver.close()
 
 
+class _Climb:
+    """The systems of one sample on the ladder.
+
+    Attributes:
+        step: the system at hand.
+        failures: what went wrong, in sentences.
+    """
+
+    def __init__(self, num_systems: int):
+        self.num_systems, self.step = num_systems, 0
+        self.failures: list[str] = []
+        self._solutions: list[np.ndarray] = []
+        self._records: list[SolveRecord] = []
+        self._rung, self._residual = PLANNED, 0.0
+
+    @property
+    def complete(self) -> bool:
+        return self.step == self.num_systems
+
+    @property
+    def previous(self) -> np.ndarray | None:
+        """Solution of the system before."""
+        return self._solutions[-1] if self._solutions else None
+
+    @property
+    def x(self) -> np.ndarray:
+        """[*grid] of the only system, or [num_systems, *grid]."""
+        several = self.num_systems > 1
+        return np.stack(self._solutions) if several else self._solutions[0]
+
+    @property
+    def stage(self) -> str:
+        return "fields" if self.complete else f"setting up{self._where}"
+
+    @property
+    def _where(self) -> str:
+        return f" system {self.step}" if self.num_systems > 1 else ""
+
+    def fail(self, sentence: str) -> None:
+        where = f"{self._where.strip()}: " if self._where else ""
+        self.failures.append(where + sentence)
+
+    def add(self, record: SolveRecord, residual: float) -> None:
+        """Counts the last word of a solver on the system at hand."""
+        self._records.append(record)
+        # NaN stays: it is larger than any number here.
+        self._residual = float(np.maximum(self._residual, residual))
+
+    def accept(self, x, rung: int, record: SolveRecord, residual: float) -> None:
+        self.add(record, residual)
+        self._solutions.append(x)
+        self._rung = max(self._rung, rung)
+        self.step += 1
+
+    def accepted(self, sample, fields) -> Solved:
+        return self._solved(fields, self._rung, sample, -1)
+
+    def rejected(self, sample) -> Solved:
+        return self._solved(
+            None, QUARANTINE, sample, min(self.step, self.num_systems - 1)
+        )
+
+    def _solved(self, fields, rung, sample, failed_step) -> Solved:
+        residual = self._residual if self._records else np.nan
+        records, failures = tuple(self._records), tuple(self.failures)
+        return Solved(fields, rung, records, residual, failures, sample, failed_step)
+
+
 def true_residual(system: sequence.LinearSystem, x: np.ndarray) -> float:
-    """||b - A x|| / ||b|| in float64, from x [*grid]; NaN if x is not finite."""
-    x = np.asarray(x, np.float64)
+    """||b - A x|| / ||b|| in double precision for x [*grid]; NaN if x is not finite."""
+    x = np.asarray(x)
     if not (np.isfinite(x).all() and np.isfinite(system.rhs).all()):
         return np.nan
-    return system.relative_residual(x)
+    return system.relative_residual(x.astype(np.result_type(x, np.float64)))
 
 
 def _check_finite(fields: Mapping[str, np.ndarray]) -> None:

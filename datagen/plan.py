@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from datagen import ordering
+from datagen.methods import MethodError, resolve
 from datagen.storage import commit, read, schemas
 
 SPLITS = read.SPLITS
 STREAMS = {"coefficient": 0, "forcing": 1, "boundary": 2, "initial": 3, "augment": 4}
-# Rungs of the ladder, see `datagen.ladder`.
-LADDER = ("planned", "planned, twice maxiter", "direct", "quarantine")
-NOT_HASHED = ("plan_sha256", "code", "created_at")
+NOT_HASHED = ("plan_sha256", "sort_statistics", "code", "created_at")
 DISTRIBUTION = "operators-and-solvers"
 
 
@@ -60,16 +60,24 @@ class Plan:
         root: folder of the data set.
         content: content of plan.json.
         order: [N] int64, sample id at every place.
+        parents: [N] int64, place of the earlier sample of the same shard whose state
+            a sample starts from, -1: none; None: always the place before.
     """
 
     root: Path
     content: dict[str, Any]
     order: np.ndarray
+    parents: np.ndarray | None = None
 
     @property
     def config(self) -> dict[str, Any]:
         """The data config, as plain dicts and lists."""
         return self.content["config"]
+
+    @property
+    def solver(self) -> dict[str, Any]:
+        """How samples are solved, see `datagen.methods.resolve`."""
+        return self.content["solver"]
 
     @property
     def sha256(self) -> str:
@@ -122,12 +130,22 @@ def sample_rng(seed: int, sample_id: int, stream: str = "coefficient"):
     return np.random.Generator(np.random.Philox(sequence))
 
 
-def make_plan(config: Mapping[str, Any], root: Path) -> Plan:
+def make_plan(
+    config: Mapping[str, Any],
+    root: Path,
+    *,
+    existing: Plan | None = None,
+    watch: ordering.Watch = ordering.SILENT,
+) -> Plan:
     """Plans a data set; writes nothing.
+
+    To sort samples the inputs of all of them are drawn once and thrown away.
 
     Args:
         config: a data config (keys: see `datagen.storage.schemas.PLAN`).
         root: folder of the data set.
+        existing: a plan to go on with: its order is taken over without drawing.
+        watch: sees every drawn sample go by; may raise to stop.
 
     Raises:
         PlanError: if the config is wrong, or its method does not suit the problem.
@@ -135,8 +153,24 @@ def make_plan(config: Mapping[str, Any], root: Path) -> Plan:
     config = json.loads(json.dumps(dict(config), default=_plain))
     _check_config(config)
     problem = create_problem(config["problem"])
-    _check_method(config["solver"]["method"], problem)
-    order = np.arange(sum(config["splits"].values()), dtype=np.int64)
+    steps = steps_of(problem)
+    try:
+        solver = resolve(config["solver"], problem, list(config["splits"].values()))
+    except MethodError as error:
+        raise PlanError(str(error)) from error
+    shards = _cut(config)
+    if existing is None:
+        sorted_samples = ordering.order_samples(
+            lambda i: problem.features(problem.sample(sample_rng(config["seed"], i))),
+            [(shard.split, shard.start, shard.stop) for shard in shards],
+            solver["ordering"],
+            watch,
+        )
+    else:
+        statistics = existing.content["sort_statistics"]
+        order, parents = existing.order, existing.parents
+        sorted_samples = ordering.SortedSamples(order, parents, statistics)
+    order, parents, statistics = sorted_samples
     content = {
         "schema_version": schemas.SCHEMA_VERSION,
         "config": config,
@@ -146,17 +180,24 @@ def make_plan(config: Mapping[str, Any], root: Path) -> Plan:
             "axes": list(problem.axes),
             "shape": [len(problem.coordinates[axis]) for axis in problem.axes],
         },
+        "steps": {
+            "name": getattr(problem, "step_name", "time"),
+            "values": [0.0] if steps is None else steps.tolist(),
+        },
         "fields": [dataclasses.asdict(field) for field in problem.fields],
-        "ladder": list(LADDER),
-        "sort": {"method": "none"},
+        "solver": solver,
+        "sort": {"method": solver["ordering"]},
         "random": {"generator": "Philox(SeedSequence)", "streams": STREAMS},
-        "shards": [dataclasses.asdict(shard) for shard in _cut(config)],
+        "shards": [dataclasses.asdict(shard) for shard in shards],
         "order_sha256": hashlib.sha256(_npy(order)).hexdigest(),
     }
+    if parents is not None:
+        content["sort"]["parents_sha256"] = hashlib.sha256(_npy(parents)).hexdigest()
     content["plan_sha256"] = plan_sha256(content)
+    content["sort_statistics"] = statistics
     content["code"] = code_version()
     content["created_at"] = datetime.datetime.now(datetime.UTC).isoformat()
-    return Plan(root, content, order)
+    return Plan(root, content, order, parents)
 
 
 def plan_sha256(content: Mapping[str, Any]) -> str:
@@ -178,7 +219,10 @@ def write_plan(plan: Plan) -> Plan:
     """
     if not (plan.root / "plan.json").exists():
         kwargs = {"staging": plan.staging}
-        commit.commit(plan.root / "order.npy", _npy(plan.order), kind="order", **kwargs)
+        for name, array in (("order", plan.order), ("parents", plan.parents)):
+            if array is not None:
+                path = plan.root / f"{name}.npy"
+                commit.commit(path, _npy(array), kind="order", **kwargs)
         try:
             text = json.dumps(plan.content, indent=1) + "\n"
             commit.commit(
@@ -214,17 +258,24 @@ def load_plan(root: Path) -> Plan:
             f"{path} was edited: its content does not match its plan_sha256; put the "
             "former content back, or choose another --out for other settings"
         )
+    order = _load_array(root, "order", content["order_sha256"])
+    parents = None
+    if digest := content["sort"].get("parents_sha256"):
+        parents = _load_array(root, "parents", digest)
+    return Plan(root, content, order, parents)
+
+
+def _load_array(root: Path, name: str, sha256: str) -> np.ndarray:
+    path = root / f"{name}.npy"
     try:
-        order = (root / "order.npy").read_bytes()
+        image = path.read_bytes()
     except OSError as error:
+        raise read.DatasetError(f"{path} cannot be read: {error}") from None
+    if hashlib.sha256(image).hexdigest() != sha256:
         raise read.DatasetError(
-            f"{root / 'order.npy'} cannot be read: {error}"
-        ) from None
-    if hashlib.sha256(order).hexdigest() != content["order_sha256"]:
-        raise read.DatasetError(
-            f"{root / 'order.npy'} is not the one of {path}: put the former one back"
+            f"{path} is not the one of {root / 'plan.json'}: put the former one back"
         )
-    return Plan(root, content, np.load(io.BytesIO(order)))
+    return np.load(io.BytesIO(image))
 
 
 def check_same_plan(plan: Plan, existing: Plan) -> None:
@@ -273,32 +324,23 @@ def _check_config(config: dict[str, Any]) -> None:
     schema = schemas.PLAN["properties"]["config"]
     if problem := schemas.violation(config, schema, "config"):
         raise PlanError(f"{problem}; see configs/data for complete examples")
-    solver = config["solver"]
-    if not solver["rtol"] <= solver["accept_rtol"] < 1:
-        raise PlanError(
-            f"config.solver: rtol is {solver['rtol']} and accept_rtol "
-            f"{solver['accept_rtol']}; expected rtol <= accept_rtol < 1"
-        )
     if config["splits"]["train"] < 1:
         raise PlanError("config.splits.train is 0; expected at least 1 sample")
 
 
-def _check_method(method: str, problem) -> None:
-    from solvers import sequence
+def steps_of(problem) -> np.ndarray | None:
+    """Times or frequencies [T] of the stored steps; None for stationary problems.
 
-    try:
-        sequence.create(method).close()
-    except (ValueError, ImportError, RuntimeError) as error:
-        raise PlanError(f"config.solver.method: {error}") from error
-    needs = sequence.method_info(method).needs
-    enough = {"any": 0, "symmetric": 1, "spd": 2}
-    if enough[needs] > {"general": 0, "symmetric": 1, "spd": 2}[problem.matrices]:
-        wanted = "symmetric positive definite" if needs == "spd" else needs
+    Raises:
+        PlanError: if the problem solves several systems and does not say what they are.
+    """
+    steps = getattr(problem, "steps", None)
+    if steps is None and problem.num_systems > 1:
         raise PlanError(
-            f"config.solver.method: {method} needs {wanted} matrices, which this "
-            f"problem does not promise ({problem.equation}); use "
-            "--config.solver.method=direct"
+            f"problem {problem.name} solves {problem.num_systems} systems per sample "
+            "but has no attribute steps: the times or frequencies [T] of what it stores"
         )
+    return None if steps is None else np.asarray(steps, np.float64)
 
 
 def _cut(config: dict[str, Any]) -> list[Shard]:

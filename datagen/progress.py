@@ -94,13 +94,20 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
     size = plan.num_samples * timing.num_bytes + FILE_OVERHEAD * len(plan.shards)
     print(f"{plan.config['name']}: {plan.num_samples} samples ({splits}), grid {grid}")
     print(f"{plan.content['equation']}")
+    print(describe_solver(plan))
     print(f"{plan.root}: about {megabytes(size)} in {len(plan.shards)} files")
     print(
         f"{samples} samples to make, about {duration(samples * timing.seconds)} at "
-        f"{timing.seconds * 1e3:.2g} ms each ({plan.config['solver']['method']}, one "
-        f"sample timed; compiled in {timing.compile_seconds:.1f} s)",
+        f"{timing.seconds * 1e3:.2g} ms each ({plan.solver['method']}, one sample "
+        f"timed; the first one took {timing.compile_seconds:.1f} s more)",
         flush=True,
     )
+    if timing.failures:
+        print(
+            f"warning: {plan.solver['method']} failed on a sample, which costs a "
+            f"fallback: {timing.failures[0]}",
+            flush=True,
+        )
     needed = size * samples / max(plan.num_samples, 1)
     if needed > (free := run.free_bytes(plan)):
         print(
@@ -108,6 +115,22 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
             "free; if the disk fills up, make room and run the same command again",
             flush=True,
         )
+
+
+def describe_solver(plan: Plan) -> str:
+    """Method, settings and ordering in a line, and one per split that was sorted."""
+    solver = plan.solver
+    settings = {k: v for k, v in solver["settings"].items() if k != "spd"}
+    words = [f"{key} {value}" for key, value in settings.items()]
+    fallbacks = " then ".join(f["method"] for f in solver["fallbacks"]) or "none"
+    line = f"method {' '.join([solver['method'], *words])}; ordering "
+    line += f"{solver['ordering']}; fallbacks {fallbacks}"
+    for split, steps in plan.content["sort_statistics"].items():
+        line += (
+            f"\norder of {split}: mean step {steps['mean_step']:.4g}, unsorted "
+            f"{steps['unsorted']:.4g}, nearest neighbours {steps['nearest']:.4g}"
+        )
+    return line
 
 
 def megabytes(num: float) -> str:

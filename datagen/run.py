@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from datagen.ladder import QUARANTINE, Ladder, Solved
-from datagen.plan import Plan, Shard, sample_rng
+from datagen.ladder import Ladder, Solved
+from datagen.plan import Plan, Shard, sample_rng, steps_of
 from datagen.storage import commit, ledger, well
 from solvers import sequence
 
 SolvedFn = Callable[[Shard, Solved], None]
 PROVENANCE = ("numpy", "scipy", "h5py", "jax", "jaxlib")
+PETSC_PRECONDITIONERS = ("ilu0", "icc0")
 
 
 class RunError(RuntimeError):
@@ -36,29 +37,35 @@ class Timing:
         compile_seconds: what the first sample took beyond a later one.
         seconds: sampling, solving and checking one sample.
         num_bytes: room it takes in a file, about.
+        failures: why the planned method did not solve it; empty if it did.
     """
 
     compile_seconds: float
     seconds: float
     num_bytes: int
+    failures: tuple[str, ...] = ()
 
 
 def time_sample(plan: Plan, shard: Shard) -> Timing:
-    """Solves the first sample of a shard twice: the first time compiles."""
-    ladder = Ladder(plan.problem(), plan.config["solver"])
+    """Solves the first two samples of a shard: the first one compiles.
+
+    The second one is the first again where there is only one. Nothing is kept.
+    """
+    ladder = Ladder(plan.problem(), plan.solver)
     seconds = []
+    ids = plan.sample_ids(shard)[:2]
     try:
-        for _ in range(2):
+        for sample_id in (ids[0], ids[-1]):
             start = time.perf_counter()
-            rng = sample_rng(plan.config["seed"], plan.order[shard.start])
-            solved = ladder.solve(rng)
+            solved = ladder.solve(sample_rng(plan.config["seed"], sample_id))
             seconds.append(time.perf_counter() - start)
     finally:
         ladder.close()
     dtype = plan.config["storage"]["dtype"]
     fields = (solved.fields or {}).values()
     num_bytes = sum(well.stored_bytes(values.astype(dtype)) for values in fields)
-    return Timing(max(0.0, seconds[0] - seconds[1]), seconds[1], num_bytes)
+    first = max(0.0, seconds[0] - seconds[1])
+    return Timing(first, seconds[1], num_bytes, solved.failures)
 
 
 def pending(plan: Plan) -> list[Shard]:
@@ -167,16 +174,17 @@ def solve_shard(
             explains.
     """
     ids = plan.sample_ids(shard)
-    shape = (len(ids), *plan.content["grid"]["shape"])
-    dtype = plan.config["storage"]["dtype"]
-    fields = {spec.name: np.full(shape, np.nan, dtype) for spec in problem.fields}
+    fields = _empty_fields(plan, problem, len(ids))
     quality = {k: np.zeros(len(ids), t) for k, t in well.QUALITY_COLUMNS.items()}
     rejected = {}
-    ladder = Ladder(problem, plan.config["solver"])
+    ladder = Ladder(problem, plan.solver)
+    states = States(plan, shard, ladder)
     try:
         for row, sample_id in enumerate(ids.tolist()):
             poll()
+            states.before(row)
             solved = ladder.solve(sample_rng(plan.config["seed"], sample_id))
+            states.after(row)
             for name, values in _quality(sample_id, row, solved).items():
                 quality[name][row] = values
             if solved.accepted:
@@ -202,24 +210,75 @@ def solve_shard(
         specs=problem.fields,
         fields=fields,
         quality=quality,
-        provenance=provenance(plan.config["solver"]["method"]),
+        provenance=provenance(plan.solver),
+        steps=steps_of(problem),
+        step_name=plan.content["steps"]["name"],
+        mesh=getattr(problem, "mesh", None),
     )
     return content, rejected
 
 
+class States:
+    """Along a tree: what the ladder carried after each sample, while it is needed.
+
+    Args:
+        plan: the plan; without parents nothing is done.
+        shard: the shard that is solved.
+        ladder: its ladder.
+    """
+
+    def __init__(self, plan: Plan, shard: Shard, ladder: Ladder):
+        self._ladder, self._snapshots = ladder, {}
+        self._parents, self._last_use = None, {}
+        if plan.parents is not None:
+            parents = plan.parents[shard.start : shard.stop]
+            self._parents = np.where(parents < 0, -1, parents - shard.start).tolist()
+            self._last_use = {p: row for row, p in enumerate(self._parents)}
+
+    def before(self, row: int) -> None:
+        """Goes back to the state after the parent of a row."""
+        if self._parents is None or row == 0 or self._parents[row] == row - 1:
+            return
+        parent = self._parents[row]
+        self._ladder.restore(self._snapshots.get(parent))
+        if self._last_use.get(parent) == row:
+            self._snapshots.pop(parent, None)
+
+    def after(self, row: int) -> None:
+        """Keeps the state if a row after the next one goes on from here."""
+        if self._last_use.get(row, 0) > row + 1:
+            self._snapshots[row] = self._ladder.snapshot()
+
+
+def _empty_fields(plan: Plan, problem, num: int) -> dict[str, np.ndarray]:
+    """NaN for every field: [num, *grid], or [num, T, *grid] with steps."""
+    grid, dtype = plan.content["grid"]["shape"], plan.config["storage"]["dtype"]
+    steps = steps_of(problem)
+    steps = () if steps is None else (len(steps),)
+    return {
+        spec.name: np.full(
+            (num, *(steps if spec.time_varying else ()), *grid), np.nan, dtype
+        )
+        for spec in problem.fields
+    }
+
+
 def _quality(sample_id: int, row: int, solved: Solved) -> dict[str, Any]:
-    record = solved.record
+    records = solved.records
+    residuals = [record.relative_residual for record in records]
+    converged = all(record.converged for record in records)
     return {
         "sample_id": sample_id,
         "chain_pos": row,
         "method": solved.rung,
-        "converged_reason": 0 if record is None else (1 if record.converged else -1),
-        "iterations": 0 if record is None else record.iterations,
-        "matvecs": 0 if record is None else record.matvecs,
-        "recycle_dim": 0 if record is None else record.recycle_dim,
-        "solver_rel_residual": np.nan if record is None else record.relative_residual,
+        "converged_reason": (1 if converged else -1) if records else 0,
+        "iterations": solved.total("iterations"),
+        "matvecs": solved.total("matvecs"),
+        "recycle_dim": max((record.recycle_dim for record in records), default=0),
+        "fallbacks": len(solved.failures) + sum(len(r.fallbacks) for r in records),
+        "solver_rel_residual": max(residuals, default=np.nan),
         "true_rel_residual": solved.true_residual,
-        "failed_step": 0 if solved.rung == QUARANTINE else -1,
+        "failed_step": solved.failed_step,
         "accepted": solved.accepted,
     }
 
@@ -233,6 +292,7 @@ def quarantine(plan: Plan, shard: Shard, sample_id: int, solved: Solved) -> None
         "shard": shard.id,
         "seed": plan.config["seed"],
         "failures": list(solved.failures),
+        "failed_step": solved.failed_step,
         "true_rel_residual": repr(solved.true_residual),
         "plan_sha256": plan.sha256,
     }
@@ -264,11 +324,11 @@ def _cost(start: str, cpu: float, wall: float, *, adopted: bool = False):
     }
 
 
-def provenance(method: str) -> dict[str, str]:
+def provenance(solver: dict[str, Any]) -> dict[str, str]:
     """Versions of what computes, without anything that changes from run to run.
 
     Args:
-        method: the planned method; it decides what is recorded, not what happens to be
+        solver: `plan.solver`; it decides what is recorded, not what happens to be
             imported, so that resumed runs give the same bytes.
     """
     versions = {"python": platform.python_version()}
@@ -276,9 +336,11 @@ def provenance(method: str) -> dict[str, str]:
         versions[name] = importlib.metadata.version(name)
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     versions["blas"] = f"{blas.get('name', '')} {blas.get('version', '')}".strip()
-    if method.startswith(sequence.PETSC_PREFIX):
+    petsc = sequence.PETSC_PREFIX, *PETSC_PRECONDITIONERS
+    names = solver["method"], solver["preconditioner"]
+    if any(name.startswith(petsc) for name in names):
         versions["petsc4py"] = sys.modules["petsc4py"].__version__
-    elif method != "direct":
+    if solver["method"] == "mg_pcg":
         versions["jax_backend"] = sys.modules["jax"].default_backend()
     return versions
 

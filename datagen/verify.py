@@ -74,7 +74,7 @@ def _content(plan: Plan, shard, entry) -> Iterator[str]:
         yield f"{path}: its content is not what the manifest records; {advice}"
     quality = summary.quality
     accepted = quality["accepted"]
-    limit = plan.config["solver"]["accept_rtol"]
+    limit = plan.solver["accept_rtol"]
     if not (quality["true_rel_residual"][accepted] <= limit).all():
         yield f"{path}: an accepted sample has a true residual above {limit}; {advice}"
     record = ledger.load(plan.root, shard.id, plan.sha256)

@@ -58,6 +58,9 @@ class Dataset:
         coordinates: axis -> [n] float64.
         scalars: parameters shared by all samples.
         boundaries: dicts of axis, bc_type and detail.
+        steps: [T] times or frequencies of the steps of time-varying fields; [0] for
+            stationary problems.
+        step_name: what the steps are.
     """
 
     root: Path
@@ -68,6 +71,8 @@ class Dataset:
     coordinates: dict[str, np.ndarray]
     scalars: dict[str, float]
     boundaries: tuple[dict[str, str], ...]
+    steps: np.ndarray
+    step_name: str
 
     def load(
         self,
@@ -77,6 +82,7 @@ class Dataset:
         outputs: tuple[str, ...] = ("solution",),
         num: int | None = None,
         stride: int = 1,
+        steps: int | tuple[int, ...] | None = None,
     ) -> Samples:
         """Reads accepted samples in the order of their ids.
 
@@ -89,12 +95,16 @@ class Dataset:
             outputs: names of the fields that make up y.
             num: number of samples; None for all.
             stride: keep every stride-th point of each axis.
+            steps: which steps of time-varying fields to read, by index, -1 the last;
+                each is a channel, the steps of one field side by side. Must be given
+                where there are several steps (`self.steps`).
 
         Raises:
-            DatasetError: if the split, a field, that many samples or that stride do not
-                exist, or a file cannot be read.
+            DatasetError: if the split, a field, a step, that many samples or that
+                stride do not exist, or a file cannot be read.
         """
         _check_request(self.name, self.splits, split, num)
+        chosen = self._chosen_steps(steps)
         known = [field["name"] for field in self.manifest["fields"]]
         for name in (*inputs, *outputs):
             if name not in known:
@@ -102,15 +112,39 @@ class Dataset:
         coordinates = _subsample(self.coordinates, stride, self.name)
         ids, parts = self._accepted(split, num)
         shape = tuple(len(c) for c in coordinates)
-        x = np.empty((len(ids), *shape, len(inputs)), np.float32)
-        y = np.empty((len(ids), *shape, len(outputs)), np.float32)
+        varying = {f["name"]: f["time_varying"] for f in self.manifest["fields"]}
+        channels = [
+            [(n, step) for n in names for step in (chosen if varying[n] else [None])]
+            for names in (inputs, outputs)
+        ]
+        x, y = (np.empty((len(ids), *shape, len(c)), np.float32) for c in channels)
         for path, rows, positions in parts:
             with _open(path) as file:
-                for array, names in ((x, inputs), (y, outputs)):
-                    for channel, name in enumerate(names):
-                        values = _read_field(file, name, rows, stride)
+                for array, wanted in zip((x, y), channels, strict=True):
+                    for channel, (name, step) in enumerate(wanted):
+                        values = _read_field(file, name, step, rows, stride)
                         array[positions, ..., channel] = values
         return Samples(x, y, ids, coordinates)
+
+    def _chosen_steps(self, steps: int | tuple[int, ...] | None) -> list[int]:
+        """Indices of the steps asked for, from 0."""
+        num = len(self.steps)
+        if steps is None:
+            if num > 1:
+                raise DatasetError(
+                    f"{self.name} has {num} steps ({self.step_name} "
+                    f"{self.steps[0]:g} to {self.steps[-1]:g}): say which to load, for "
+                    f"instance steps=-1 for the last or steps=({0}, {num - 1})"
+                )
+            return [0]
+        steps = [steps] if isinstance(steps, int) else list(steps)
+        for step in steps:
+            if not -num <= step < num:
+                raise DatasetError(
+                    f"step {step} does not exist; {self.name} has {num} (0 ... "
+                    f"{num - 1}, or -1 ... {-num} from the end)"
+                )
+        return [step % num for step in steps]
 
     def quality(self, split: str) -> dict[str, np.ndarray]:
         """The `quality` records of a split, rejected samples included, by sample id."""
@@ -166,6 +200,7 @@ def open_dataset(root: str | Path, *, verify: bool = True) -> Dataset:
     for entry in manifest["files"]:
         if problem := file_problem(root, entry, manifest["files"], hashes=verify):
             raise DatasetError(problem)
+    steps = manifest.get("steps", {"name": "time", "values": [0.0]})
     return Dataset(
         root,
         manifest,
@@ -175,6 +210,8 @@ def open_dataset(root: str | Path, *, verify: bool = True) -> Dataset:
         {axis: np.array(points) for axis, points in manifest["coordinates"].items()},
         manifest["scalars"],
         tuple(manifest["boundaries"]),
+        np.array(steps["values"]),
+        steps["name"],
     )
 
 
@@ -416,15 +453,18 @@ def _open(path: Path) -> h5py.File:
         raise DatasetError(f"{path} cannot be opened: {error}") from error
 
 
-def _read_field(file: h5py.File, name: str, rows: np.ndarray, stride: int):
-    """Values [len(rows), n1, n2] of a scalar field at its last step."""
+def _read_field(
+    file: h5py.File, name: str, step: int | None, rows: np.ndarray, stride: int
+) -> np.ndarray:
+    """Values [len(rows), *grid] of a scalar field, at a step if it varies in time."""
     group = next(g for g in FIELD_GROUPS if name in file[g])
     data = file[group][name]
+    # One index array at a time is all that HDF5 takes; a whole read is the fastest.
+    place = (slice(None) if len(rows) == data.shape[0] else rows,)
+    place += () if step is None else (step,)
     try:
-        values = data[()] if len(rows) == data.shape[0] else data[rows]
+        values = data[place]
     except OSError as error:
         raise DatasetError(f"{file.filename} is damaged at {name}: {error}") from error
-    if data.attrs["time_varying"]:
-        values = values[:, -1]
     points = (slice(None), *(slice(None, None, stride),) * (values.ndim - 1))
     return values[points]

@@ -26,6 +26,14 @@ def _record(properties: dict[str, Any], optional: dict[str, Any] | None = None) 
     }
 
 
+# Times or frequencies of the stored steps of time-varying fields.
+_STEPS = _record(
+    {
+        "name": {"type": "string"},
+        "values": {"type": "array", "items": {"type": "number"}},
+    }
+)
+
 PLAN = _record(
     {
         "schema_version": _VERSION,
@@ -76,8 +84,27 @@ PLAN = _record(
                 }
             ),
         },
-        "ladder": {"type": "array", "items": {"type": "string"}},
-        "sort": _record({"method": {"type": "string"}}),
+        "steps": _STEPS,
+        "solver": _record(
+            {
+                "method": {"type": "string"},
+                "settings": {"type": "object"},
+                "preconditioner": {"type": "string"},
+                "ordering": {"enum": list(ORDERINGS)},
+                "rtol": {"type": "number"},
+                "accept_rtol": {"type": "number"},
+                "maxiter": {"type": ["integer", "null"]},
+                "carries": {"type": "boolean"},
+                "fallbacks": {
+                    "type": "array",
+                    "items": _record(
+                        {"method": {"type": "string"}, "settings": {"type": "object"}}
+                    ),
+                },
+            }
+        ),
+        "sort": _record({"method": {"type": "string"}}, {"parents_sha256": _SHA256}),
+        "sort_statistics": {"type": "object", "additionalProperties": _NUMBERS},
         "random": _record({"generator": {"type": "string"}, "streams": _COUNTS}),
         "shards": {
             "type": "array",
@@ -183,7 +210,12 @@ MANIFEST = _record(
         "formats": {"type": "array", "items": {"type": "string"}},
         "costs": _record({"cpu_seconds": {"type": "number"}}),
         "code": PLAN["properties"]["code"],
-    }
+    },
+    {  # not in the first data sets
+        "fallbacks": _COUNTS,
+        "steps": _STEPS,
+        "solver": PLAN["properties"]["solver"],
+    },
 )
 
 _TYPES = {

@@ -30,6 +30,7 @@ GROUPS = (
 SMALL_CHUNK, LARGE_CHUNK = 16 * 1024, 64 * 1024  # bytes
 # Fields of at most so many distinct values, or of one per so many points, compress.
 MAX_PHASES, POINTS_PER_VALUE = 16, 64
+DELTA = ":delta"
 
 QUALITY_COLUMNS = {
     "sample_id": np.int64,
@@ -245,7 +246,8 @@ class ShardSummary:
             order; equal content is equal over HDF5 versions and filters.
         quality: column -> [samples].
         moments: field -> [count, mean, M2] over accepted samples, M2 the sum of
-            squared distances from the mean, in float64.
+            squared distances from the mean, in float64. Fields of several steps have
+            another entry, field + `DELTA`, for the changes from step to step.
     """
 
     content_sha256: str
@@ -305,7 +307,11 @@ def _read_all(file: h5py.File, sample_ids: np.ndarray) -> ShardSummary:
         if name.startswith(("t0_fields/", "t1_fields/", "t2_fields/")):
             if len(values) != len(sample_ids):
                 raise ShardError(f"{name} has {len(values)} samples")
-            moments[data.name.rsplit("/")[-1]] = _moments(name, values, accepted)
+            field = data.name.rsplit("/")[-1]
+            moments[field] = _moments(name, values, accepted)
+            if data.attrs["time_varying"] and values.shape[1] > 1:
+                changes = np.diff(values, axis=1)
+                moments[f"{field}{DELTA}"] = _moments(name, changes, accepted)
     return ShardSummary(digest.hexdigest(), quality, moments)
 
 

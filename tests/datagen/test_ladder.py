@@ -15,7 +15,15 @@ from solvers import sequence
 from solvers.direct import DirectSolver
 from solvers.results import SolveRecord
 
-SETTINGS = {"method": "planned", "rtol": 1e-8, "accept_rtol": 1e-7, "maxiter": 7}
+SETTINGS = {
+    "method": "planned",
+    "settings": {},
+    "rtol": 1e-8,
+    "accept_rtol": 1e-7,
+    "maxiter": 7,
+    "carries": False,
+    "fallbacks": [{"method": "direct", "settings": {}}],
+}
 
 
 def report(**changes):
@@ -126,8 +134,8 @@ class Poisoned(Darcy):
             sample["coefficient"][4, 4] = np.nan
         return sample
 
-    def system(self, sample):
-        system = super().system(sample)
+    def system(self, sample, step=0, previous=None):
+        system = super().system(sample, step, previous)
         if self.how == "singular":
             coefficients = np.zeros_like(system.operator.coefficients)
             operator = type(system.operator)(coefficients, system.operator.offsets)

@@ -1,0 +1,120 @@
+"""README.md of a data set: what the data are, how they were made, how to open them."""
+
+import math
+from typing import Any
+
+from datagen.plan import Plan
+
+STATIONARY = """A stationary solution is a trajectory of one step, so ask for no input
+steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml"""
+
+
+def readme(plan: Plan, manifest: dict[str, Any]) -> str:
+    """The text, in Markdown."""
+    shape = " x ".join(map(str, plan.content["grid"]["shape"]))
+    fields = "\n".join(
+        f"- `{f['name']}` ({f['units']}): {f['description']}"
+        for f in plan.content["fields"]
+    )
+    rows = "\n".join(
+        f"| {split} | {c['planned']} | {c['accepted']} | {c['quarantined']} |"
+        for split, c in manifest["counts"].items()
+    )
+    ladder = ", ".join(f"{n} {rung}" for rung, n in manifest["ladder"].items())
+    return f"""# {manifest["name"]}
+
+{manifest["equation"]}
+
+Grid {shape}{_steps(plan)}, {manifest["dtype"]}.
+{_method(plan)}
+Every accepted sample has a relative residual ||b - A x|| / ||b||, recomputed in float64
+before the cast, of at most {plan.solver["accept_rtol"]:g}; the largest is \
+{manifest["true_residual"].get("max", math.nan):.2e}.
+Samples by the last method they needed: {ladder}.
+
+{fields}
+
+| split | planned | accepted | quarantined |
+|---|---|---|---|
+{rows}
+
+Rejected samples keep their row in the file, as NaN with `quality/accepted` False; what
+is known of them is in `quarantine/`.
+
+{_opening(plan)}
+Check the files with `sha256sum -c checksums.sha256`.
+"""
+
+
+def _steps(plan: Plan) -> str:
+    steps = plan.content["steps"]
+    values = steps["values"]
+    if len(values) == 1:
+        return ""
+    return f", {len(values)} steps ({steps['name']} {values[0]:g} to {values[-1]:g})"
+
+
+def _method(plan: Plan) -> str:
+    """How the systems were solved."""
+    solver = plan.solver
+    settings = {k: v for k, v in solver["settings"].items() if k != "spd"}
+    words = ", ".join(f"{key} {value}" for key, value in settings.items())
+    text = f"Solved with `{solver['method']}`" + (f" ({words})" if words else "")
+    if solver["ordering"] == "none":
+        return f"{text}, in the order of the sample ids."
+    text += f", in the order `{solver['ordering']}`"
+    if train := plan.content["sort_statistics"].get("train"):
+        text += (
+            f": the features of neighbours differ by {train['mean_step']:.3g} on "
+            f"average, unsorted by {train['unsorted']:.3g}"
+        )
+    return f"{text}."
+
+
+def _opening(plan: Plan) -> str:
+    """How to open it with this package, h5py and The Well."""
+    fields = plan.content["fields"]
+    several = len(plan.content["steps"]["values"]) > 1
+    axes = ", ".join(plan.content["grid"]["axes"])
+    constant = [f["name"] for f in fields if not f["time_varying"]][:1]
+    varying = [f["name"] for f in fields if f["time_varying"]][-1:]
+    loading = f"inputs={tuple(constant)}, outputs={tuple(varying)}"
+    if several:
+        loading += ", steps=-1"
+    example = [
+        f'{n} = file["t0_fields/{n}"][keep]  # [samples, {axes}]' for n in constant
+    ]
+    example += [
+        f'{name} = file["t0_fields/{name}"][keep]  # [samples, steps, {axes}]'
+        if several
+        else f'{name} = file["t0_fields/{name}"][keep, 0]  # [samples, {axes}]'
+        for name in varying
+    ]
+    lines = "\n        ".join(example)
+    note = (
+        "The coordinates of the steps are in `dimensions/time`"
+        if several
+        else STATIONARY
+    )
+    return f"""## Open it
+
+With this package:
+
+    from datagen.storage.read import open_dataset
+    train = open_dataset(".").load("train", {loading})
+    train.x, train.y, train.coordinates
+
+With h5py (the rows of a file are in the order in which they were solved;
+`quality/sample_id` tells which is which):
+
+    import h5py
+    with h5py.File("{plan.shards[0].file}") as file:
+        keep = file["quality/accepted"][()]
+        {lines}
+
+With The Well. {note}:
+
+    from the_well.data import WellDataset
+    data = WellDataset(path=".", well_split_name="train",
+                       n_steps_input={int(several)}, n_steps_output=1)
+"""
