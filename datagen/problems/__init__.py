@@ -6,18 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 from datagen.problems.base import Problem
+from datagen.problems.composites import Composites
+from datagen.problems.composites_unstructured import CompositesUnstructured
 from datagen.problems.convection_diffusion import ConvectionDiffusion
 from datagen.problems.darcy import Darcy
+from datagen.problems.darcy_3d import Darcy3d
+from datagen.problems.heat import Heat
 from datagen.problems.helmholtz import Helmholtz
 from datagen.problems.helmholtz_cavity import HelmholtzCavity
 from datagen.problems.helmholtz_sweep import HelmholtzSweep
+from datagen.problems.poisson import Poisson
+from datagen.problems.thermal import Thermal
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "composites": Composites,
+    "composites_unstructured": CompositesUnstructured,
     "convection_diffusion": ConvectionDiffusion,
     "darcy": Darcy,
+    "darcy_3d": Darcy3d,
+    "heat": Heat,
     "helmholtz": Helmholtz,
     "helmholtz_cavity": HelmholtzCavity,
     "helmholtz_sweep": HelmholtzSweep,
+    "poisson": Poisson,
+    "thermal": Thermal,
 }
 
 

@@ -8,16 +8,12 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.diffusion import FACE_MEANS, diffusion_operator
 from datagen.random_fields import NeumannField, cosine_series, low_modes
 from solvers.grids import Grid
 from solvers.sequence import LinearSystem
-from solvers.stencils import FIVE_POINT, StencilOperator
 
 COEFFICIENTS = ("two_phase", "lognormal")
-FACE_MEANS = {
-    "harmonic": lambda a, b: 2 * a * b / (a + b),
-    "arithmetic": lambda a, b: (a + b) / 2,
-}
 MODES = ("clean", "fno_compat")
 NUM_FEATURE_DEGREES = 8  # cosines of total degree below this: 36 sort features
 
@@ -220,32 +216,6 @@ class Darcy:
 
     def _set(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)
-
-
-def diffusion_operator(
-    a: np.ndarray, spacing: tuple[float, float], face_mean: str = "harmonic"
-) -> StencilOperator:
-    """-div(a grad u) on interior nodes for u = 0 on the edge, five points, flux form.
-
-    Args:
-        a: [n1, n2] coefficient at all nodes, edge included. Corners are not used.
-        spacing: distance of neighbouring nodes, one per axis.
-        face_mean: "harmonic" or "arithmetic".
-
-    Returns:
-        Operator on [n1 - 2, n2 - 2] of batch 1, exactly symmetric, in NumPy float64;
-        positive definite if a is positive.
-    """
-    mean = FACE_MEANS[face_mean]
-    a1 = mean(a[:-1, 1:-1], a[1:, 1:-1]) / spacing[0] ** 2  # [n1 - 1, n2 - 2] faces
-    a2 = mean(a[1:-1, :-1], a[1:-1, 1:]) / spacing[1] ** 2  # [n1 - 2, n2 - 1] faces
-    # One plane per offset, in the order of FIVE_POINT. Links to edge nodes stand in the
-    # diagonal only: u is zero there.
-    planes = np.zeros((5, a1.shape[0] - 1, a1.shape[1]))
-    planes[0] = a1[:-1] + a1[1:] + a2[:, :-1] + a2[:, 1:]
-    planes[1, 1:] = planes[2, :-1] = -a1[1:-1]
-    planes[3, :, 1:] = planes[4, :, :-1] = -a2[:, 1:-1]
-    return StencilOperator(np.moveaxis(planes, 0, -1)[None], FIVE_POINT)
 
 
 def _pair(n: int | tuple[int, int]) -> tuple[int, int]:
