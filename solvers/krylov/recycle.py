@@ -1,0 +1,195 @@
+"""The recycled space of GCRO-DR: brought to a new matrix, renewed after a cycle."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+import scipy.linalg
+
+from solvers.krylov import arnoldi
+from solvers.krylov.blocks import Kernels, orthonormalize
+from solvers.krylov.ritz import harmonic_ritz, small_qr, smallest_singular
+
+
+@dataclasses.dataclass(frozen=True)
+class RecycleSpace:
+    """What one system leaves to the next.
+
+    Attributes:
+        U: [n, j] the carried vectors, called Y in the literature; any basis will do.
+        C: [n, j] orthonormal with Op U = C, if the next system has the very same A and
+            M: then nothing is recomputed. None otherwise.
+        rates: log of the residual reduction per step in recent cycles.
+    """
+
+    U: np.ndarray
+    C: np.ndarray | None = None
+    rates: tuple[float, ...] = ()
+
+    def for_another_matrix(self) -> "RecycleSpace":
+        """Without C, which belongs to the matrix that it came from."""
+        return dataclasses.replace(self, C=None)
+
+
+class Recycling:
+    """The pair (C, U) with Op U = C beside the Krylov basis of a cycle.
+
+    Op is A M in t-mode, where U lives in the preconditioned variable, and A in x-mode,
+    where U lives in that of the solution and `Z` = M V takes the part of V.
+
+    Args:
+        n: local rows.
+        m: largest dimension of the search space.
+        k: vectors to keep.
+        kernels: BLAS and sums over processes.
+        selection: "harmonic" or "singular".
+        flexible: x-mode.
+
+    Attributes:
+        basis: [C V] of the cycle.
+        U: [n, basis.k].
+        Z: [n, m] or None.
+        capacity: the k above.
+        seconds: wall time of `carry_over`, `refresh`, `dense` so far.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        k: int,
+        kernels: Kernels,
+        selection: str = "harmonic",
+        flexible: bool = False,
+    ):
+        self._kernels, self.capacity, self._selection = kernels, k, selection
+        self.basis, self._spare = (arnoldi.Basis(n, m, kernels.dtype) for _ in "ab")
+        self.Z = np.empty((n, m), kernels.dtype, order="F") if flexible else None
+        self.seconds = dict.fromkeys(("carry_over", "refresh", "dense"), 0.0)
+        self._set(np.empty((n, 0), kernels.dtype, order="F"))
+
+    def space(self, rates=()) -> RecycleSpace | None:
+        """What to carry on, or None if there is nothing."""
+        if not self.basis.k:
+            return None
+        return RecycleSpace(self.U, self.basis.C, tuple(rates))
+
+    def drop(self) -> None:
+        """Forgets the space; the next cycle is one of GMRES."""
+        self.basis.k = 0
+        self._set(self.U[:, :0])
+
+    def load(self, space: RecycleSpace, op: Callable[[np.ndarray], np.ndarray]) -> int:
+        """Computes (C, U) for this matrix from the vectors of another.
+
+        Args:
+            space: left by an earlier system.
+            op: Op for a block [n, j]; returns one in Fortran order.
+
+        Returns:
+            How many columns were linearly dependent and therefore dropped.
+
+        Raises:
+            FloatingPointError: if Op gives NaN or infinite values.
+        """
+        start, dropped = time.perf_counter(), 0
+        if space.C is None:
+            Y = np.asfortranarray(
+                space.U[:, : self.capacity], dtype=self._kernels.dtype
+            )
+            C, R, kept = orthonormalize(op(Y), self._kernels.rows)
+            U = np.empty_like(C)
+            self._kernels.combine(U, [(Y[:, kept], _inverse(R))])
+            dropped = Y.shape[1] - len(kept)
+        else:
+            C, U = space.C[:, : self.capacity], space.U[:, : self.capacity]
+        self.basis.k = C.shape[1]
+        self.basis.block[:, : self.basis.k] = C
+        self._set(np.asfortranarray(U))
+        self.seconds["carry_over"] += time.perf_counter() - start
+        return dropped
+
+    def refresh(self) -> None:
+        """Replaces (C, U) by the best k vectors of the cycle's search space."""
+        start, dense = time.perf_counter(), 0.0
+        G, S, gram = self._small_matrices()
+        begin = time.perf_counter()
+        P = self._select(G, S, gram)
+        if P.shape[1]:
+            Q, R, kept = small_qr(G @ P)
+            T = P[:, kept] @ _inverse(R)
+        dense += time.perf_counter() - begin
+        if P.shape[1]:
+            self._combine(Q, T)
+            self._CU = Q.conj().T @ S @ T
+            self._UU = None if gram is None else T.conj().T @ gram @ T
+            self._scale = 1 / np.linalg.norm(T, axis=0)
+        self.seconds["dense"] += dense
+        self.seconds["refresh"] += time.perf_counter() - start - dense
+
+    def _set(self, U):
+        """Takes over U; products of it are computed when they are needed."""
+        self.U, self._CU, self._UU, self._scale = U, None, None, None
+
+    def _small_matrices(self):
+        """G and S = W^H V^ and, if needed, V^^H V^ for V^ = [U D, V or Z]."""
+        kernels, basis, k = self._kernels, self.basis, self.basis.k
+        steps, U, W = basis.steps, self.U, basis.W
+        if self._scale is None:
+            squares = np.einsum("ij,ij->j", U.conj(), U).real
+            self._scale = 1 / np.sqrt(kernels.rows.reduce(squares))
+        D = self._scale
+        G = np.zeros((k + steps + 1, k + steps), kernels.dtype)
+        G[:k, :k] = np.diag(D)
+        G[:, k:] = basis.coefficients[: k + steps + 1, :steps]
+        S = np.zeros_like(G)
+        if self._CU is None:
+            S[:, :k] = kernels.gram(W, U) * D
+        else:  # C^H U came out of the last refresh
+            S[:k, :k] = self._CU * D
+            S[k:, :k] = kernels.gram(basis.V, U) * D
+        if self.Z is None:
+            S[k:, k:] = np.eye(steps + 1, steps)
+        else:
+            S[:, k:] = kernels.gram(W, self.Z[:, :steps])
+        if self._selection == "harmonic":
+            return G, S, None
+        return G, S, self._gram(S, D)
+
+    def _gram(self, S, D):
+        kernels, k, steps = self._kernels, self.basis.k, self.basis.steps
+        UU = kernels.gram(self.U, self.U) * np.outer(D, D)
+        if self.Z is None:
+            UV, VV = S[k : k + steps, :k].conj().T, np.eye(steps)
+        else:
+            Z = self.Z[:, :steps]
+            UV, VV = D[:, None] * kernels.gram(self.U, Z), kernels.gram(Z, Z)
+        return np.block([[UU, UV], [UV.conj().T, VV]])
+
+    def _select(self, G, S, gram):
+        """Coordinates P of the vectors to keep."""
+        columns = G.shape[1]
+        if columns <= self.capacity:
+            # Too short a first cycle: a space of half the size at least, or none.
+            enough = self.basis.k or columns >= self.capacity / 2
+            return np.eye(columns if enough else 0, columns).T
+        if self._selection == "harmonic":
+            return harmonic_ritz(G, S, self.capacity)
+        return smallest_singular(G, gram, self.capacity)
+
+    def _combine(self, Q, T):
+        """C <- W Q and U <- V^ T, in new arrays."""
+        basis, spare, k = self.basis, self._spare, self.basis.k
+        kept, steps = Q.shape[1], basis.steps
+        spare.k, spare.steps = kept, 0
+        self._kernels.combine(spare.C, [(basis.W, Q)])
+        U = np.empty((len(self.U), kept), self._kernels.dtype, order="F")
+        V = basis.V[:, :steps] if self.Z is None else self.Z[:, :steps]
+        self._kernels.combine(U, [(self.U, self._scale[:, None] * T[:k]), (V, T[k:])])
+        self.U, self.basis, self._spare = U, spare, basis
+
+
+def _inverse(R):
+    """R^-1 of a small upper triangle."""
+    return scipy.linalg.solve_triangular(R, np.eye(len(R)), check_finite=False)
