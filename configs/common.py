@@ -32,6 +32,7 @@ def solver(method: str = "skr", **changes: Any) -> ml_collections.ConfigDict:
             "stop": "residual",
             "ordering": "auto",  # "none", "greedy", "cells", "tree"
             "preconditioner": "auto",  # the problem's own; or a name
+            "frozen": False,  # keep the preconditioner of a shard's first system
             "m": 40,  # largest search space of a cycle, recycled vectors included
             "k": 20,  # recycled vectors
             "guess": "none",  # "projection": on earlier solutions

@@ -94,12 +94,13 @@ def method_settings(
         "m": solver["m"],
         "k": solver["k"],
         "preconditioner": solver["preconditioner"],
+        "frozen": solver["frozen"],
         "spd": problem.matrices == "spd",
     }
     if offered["preconditioner"] == "auto":
         offered["preconditioner"] = problem.preconditioner
     settings = {name: offered[name] for name in info.settings if name in offered}
-    if solver["guess"] != "none":
+    if solver["guess"] != "none" and (key == "method" or "guess" in info.settings):
         settings |= {"guess": solver["guess"], "window": solver["window"]}
     try:
         if "preconditioner" in settings:

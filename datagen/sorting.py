@@ -104,10 +104,12 @@ def path_length(features: np.ndarray, ordering: Ordering) -> PathLength:
     else:
         children = np.flatnonzero(parents >= 0)
         pairs = children, parents[children]
-    some = np.unique(np.linspace(0, num - 1, 256).astype(int))
-    nearest = [
-        np.sqrt(np.delete(_squares(features, features[i]), i).min()) for i in some
-    ]
+    some = np.unique(np.linspace(0, num - 1, min(num, 256)).astype(int))
+    centred = features - features.mean(axis=0)
+    table = centred[some] @ (-2 * centred.T) + np.square(centred).sum(axis=1)
+    table += np.square(centred[some]).sum(axis=1)[:, None]
+    table[np.arange(len(some)), some] = np.inf
+    nearest = np.sqrt(np.maximum(table.min(axis=1), 0))
     return PathLength(
         float(np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1).mean()),
         float(np.linalg.norm(np.diff(features, axis=0), axis=1).mean()),
@@ -138,7 +140,8 @@ def _neighbours(features: np.ndarray, num: int) -> np.ndarray:
     # Rounding errors of |a|^2 + |b|^2 - 2 a.b are below this.
     slack = 8 * (features.shape[1] + 4) * np.finfo(float).eps * squares.max()
     lists = np.empty((total, num), np.int64)
-    rows_per_block = max(1, BLOCK_BYTES // (16 * total))
+    bytes_per_row = 16 * total + 16 * num * features.shape[1]
+    rows_per_block = max(1, BLOCK_BYTES // bytes_per_row)
     for start in range(0, total, rows_per_block):
         rows = np.arange(start, min(start + rows_per_block, total))
         table = centred[rows] @ (-2 * centred.T)

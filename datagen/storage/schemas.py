@@ -55,6 +55,7 @@ PLAN = _record(
                         "stop": {"enum": ["residual"]},
                         "ordering": {"enum": ["auto", *ORDERINGS]},
                         "preconditioner": {"type": "string"},
+                        "frozen": {"type": "boolean"},
                         "m": {"type": "integer", "minimum": 1},
                         "k": _COUNT,
                         "guess": {"enum": ["none", "projection"]},
