@@ -301,6 +301,9 @@ def preview(plan: Plan, num: int, stop: StopFlag) -> int:
     ladder.close()
     names = (problem.fields[0].name, problem.fields[-1].name)
     x, y = (np.stack([s.fields[name] for s in solved])[..., None] for name in names)
+    # Of several steps the last one.
+    num_axes = len(problem.axes)
+    x, y = (v[:, -1] if v.ndim > num_axes + 2 else v for v in (x, y))
     coordinates = tuple(problem.coordinates[axis] for axis in problem.axes)
     path = plan.root / "preview.png"
     plan.root.mkdir(parents=True, exist_ok=True)
@@ -310,6 +313,7 @@ def preview(plan: Plan, num: int, stop: StopFlag) -> int:
         names,
         problem.equation,
         [s.true_residual for s in solved],
+        getattr(problem, "mesh", None),
     )
     print(path)
     return DONE

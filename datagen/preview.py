@@ -1,5 +1,6 @@
 """Pictures of a few samples of a data set, input above, solution below."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
 MAX_COLUMNS = 6
+LETTERS_PER_INCH = 10  # of the title
 MAX_PHASES = 5  # fields of at most so many distinct values get discrete colours
 
 
@@ -25,8 +27,8 @@ def plot_samples(
     """Draws the first samples, one per column, and writes a PNG.
 
     All pictures of a row share their colour scale. Axis x runs to the right and y
-    upwards, whatever the order of the array. Of three axes the slice in the middle of
-    the last one is drawn.
+    upwards, whatever the order of the array. Of three axes a slice across the last one
+    is drawn, where the inputs vary most.
 
     Args:
         path: file to write; its folder must exist.
@@ -49,18 +51,23 @@ def plot_samples(
             f"got {len(residuals)} residuals for {len(samples.x)} samples; "
             "expected one for each"
         )
-    figure = Figure(figsize=(2.5 * num + 1.5, 5.6), dpi=150, layout="constrained")
+    width = 2.5 * num + 1.5
+    figure = Figure(figsize=(width, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    inputs, outputs = (np.asarray(v[:num, ..., 0]) for v in (samples.x, samples.y))
+    if inputs.ndim == 4:
+        cut = _slice(inputs)
+        inputs, outputs = inputs[..., cut], outputs[..., cut]
+        title += f"; slice at {samples.coordinates[2][cut]:.2g}"
+    figure.suptitle(textwrap.fill(title, int(LETTERS_PER_INCH * width)))
     cells = figure.subplots(
         2, num + 1, width_ratios=[1.0] * num + [0.06], squeeze=False
     )
     axes, bars = cells[:, :-1], cells[:, -1]
     draw, corners = _pixels(samples.coordinates) if mesh is None else _triangles(mesh)
     xticks, yticks = (np.round(np.linspace(a, b, 3), 2) for a, b in corners)
-    rows = ((samples.x, fields[0], "cividis"), (samples.y, fields[1], "magma"))
+    rows = ((inputs, fields[0], "cividis"), (outputs, fields[1], "magma"))
     for row, bar, (arrays, name, colours) in zip(axes, bars, rows, strict=True):
-        arrays = _planes(np.asarray(arrays[:num, ..., 0]))
         scale, ticks = _colour_scale(arrays)
         for ax, array in zip(row, arrays, strict=True):
             image = draw(ax, array, cmap=colours, **scale)
@@ -83,9 +90,11 @@ def plot_samples(
     figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
 
 
-def _planes(arrays: np.ndarray) -> np.ndarray:
-    """Cuts [N, n1, n2, n3] in the middle of the last axis; others stay as they are."""
-    return arrays[..., arrays.shape[-1] // 2] if arrays.ndim == 4 else arrays
+def _slice(inputs: np.ndarray) -> int:
+    """Where to cut the last axis of [N, n1, n2, n3]: near the middle if possible."""
+    spread = inputs.std(axis=(0, 1, 2))
+    places = np.flatnonzero(spread >= 0.9 * spread.max())
+    return int(places[np.argmin(np.abs(places - inputs.shape[-1] // 2))])
 
 
 def _pixels(coordinates: Sequence[np.ndarray]):
