@@ -1,0 +1,308 @@
+"""What a plan decides about the solver, and what is carried from sample to sample."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import common
+from datagen import plan as planning
+from datagen.cli import main
+from datagen.ladder import COLD, DIRECT, FALLBACK, PLANNED, Ladder
+from datagen.methods import MethodError, resolve
+from datagen.plan import create_problem, load_plan, make_plan, sample_rng
+from datagen.problems.darcy import Darcy
+from datagen.storage.read import open_dataset
+from solvers import sequence
+from solvers.direct import DirectSolver
+from solvers.sequence import LinearSystem, Method
+from tests.datagen.conftest import file_hashes
+
+
+class Remembering(DirectSolver):
+    """A direct solver whose answers tell what it carries: the number of solves."""
+
+    built: list["Remembering"] = []  # noqa: RUF012
+    trouble = None
+
+    def __init__(self, *, m=1, k=1, preconditioner="none"):
+        super().__init__()
+        self.settings = (m, k, preconditioner)
+        self.reset()
+        Remembering.built.append(self)
+
+    def solve(self, system, *, rtol, maxiter=None, x0=None):
+        x, record = super().solve(system, rtol=rtol)
+        place = len(self.history)
+        self.history = (*self.history, float(x[2, 2]))
+        if self.trouble is not None:
+            x = self.trouble(place, x)
+        # Carried state shows in the bits of x, far below the tolerance.
+        x = x * (1 + 1e-12 * place)
+        changes = {"recycle_dim": place, "iterations": 100 - place}
+        return x, type(record)(**(vars(record) | changes))
+
+    def snapshot(self):
+        return self.history
+
+    def restore(self, snapshot):
+        self.history = snapshot
+
+    def reset(self):
+        self.history = ()
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    entry = Method(Remembering, settings=("m", "k", "preconditioner"), carries=True)
+    monkeypatch.setitem(sequence.METHODS, "remembering", entry)
+    monkeypatch.setattr(Remembering, "built", [])
+    real = Method(DirectSolver, complex_systems=False)
+    monkeypatch.setitem(sequence.METHODS, "real", real)
+    symmetric = Method(DirectSolver, needs="symmetric")
+    monkeypatch.setitem(sequence.METHODS, "symmetric", symmetric)
+
+
+def resolved(method="remembering", problem=None, sizes=(100, 10, 10), **changes):
+    problem = problem or create_problem({"name": "darcy", "n": 9})
+    return resolve(common.solver(method, **changes).to_dict(), problem, list(sizes))
+
+
+def test_auto_is_decided_by_problem_and_method():
+    solver = resolved()
+    assert solver["settings"] == {"m": 40, "k": 20, "preconditioner": "jacobi"}
+    assert solver["preconditioner"] == Darcy.preconditioner == "jacobi"
+    assert (solver["ordering"], solver["carries"]) == ("greedy", True)
+    assert solver["maxiter"] is None
+    assert solver["fallbacks"] == [{"method": "direct", "settings": {}}]
+    assert resolved(sizes=(20_001, 1, 1))["ordering"] == "cells"
+    direct = resolved("direct")
+    assert (direct["ordering"], direct["settings"]) == ("none", {})
+    assert (direct["preconditioner"], direct["fallbacks"]) == ("none", [])
+
+
+def test_settings_reach_the_solver():
+    solver = resolved(m=30, k=5, preconditioner="none", maxiter=7, ordering="tree")
+    assert solver["settings"] == {"m": 30, "k": 5, "preconditioner": "none"}
+    assert (solver["maxiter"], solver["ordering"]) == (7, "tree")
+    ladder = Ladder(create_problem({"name": "darcy", "n": 9}), solver)
+    ladder.solve(sample_rng(0, 0))
+    assert Remembering.built[-1].settings == (30, 5, "none")
+
+
+class Complex(Darcy):
+    """Darcy flow with an imaginary part."""
+
+    def system(self, sample, step=0, previous=None):
+        system = super().system(sample, step, previous)
+        return LinearSystem(system.to_csr() * (1 + 1j), system.rhs)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("skrr", {}, "config.solver.method: unknown method 'skrr'; known: .*direct"),
+        ("direct", {"fallbacks": ("dirct",)}, "fallbacks: unknown method 'dirct'"),
+        ("remembering", {"preconditioner": "iluu"}, "preconditioner: unknown .*jacobi"),
+        (
+            "direct",
+            {"ordering": "tree"},
+            "ordering is tree, but direct carries nothing",
+        ),
+        ("direct", {"accept_rtol": 1e-9}, "expected rtol <= accept_rtol"),
+        ("real", {}, "real solves real systems only and those .*method=direct"),
+        ("direct", {"fallbacks": ("real",)}, "real solves real systems only"),
+    ],
+)
+def test_what_does_not_suit_is_one_sentence(method, changes, words):
+    with pytest.raises(MethodError, match=words) as caught:
+        resolved(method, Complex(n=9), **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_needs_are_compared_with_the_matrices():
+    problem = Darcy(n=9)
+    assert resolved("symmetric", problem)["method"] == "symmetric"
+    object.__setattr__(problem, "mode", "fno_compat")  # symmetric, not more
+    assert resolved("symmetric", problem)
+    with pytest.raises(MethodError, match="mg_pcg needs symmetric positive definite"):
+        resolved("mg_pcg", problem)
+    with pytest.raises(MethodError, match="fallbacks: mg_pcg needs"):
+        resolved("direct", problem, fallbacks=("mg_pcg",))
+
+
+def solve_some(num, trouble=None, **changes):
+    """Darcy samples 0 ... num - 1 with one ladder."""
+    Remembering.trouble = staticmethod(trouble) if trouble else None
+    ladder = Ladder(create_problem({"name": "darcy", "n": 9}), resolved(**changes))
+    solved = [ladder.solve(sample_rng(0, i)) for i in range(num)]
+    ladder.close()
+    Remembering.trouble = None
+    return solved
+
+
+def recycle_dims(solved):
+    return [s.records[-1].recycle_dim for s in solved]
+
+
+def test_state_is_carried_along_and_dropped_after_a_failure():
+    assert recycle_dims(solve_some(4)) == [0, 1, 2, 3]
+    solved = solve_some(5, lambda place, x: x * 0 if place == 2 else x)
+    assert [s.rung for s in solved] == [PLANNED, PLANNED, COLD, PLANNED, COLD]
+    assert recycle_dims(solved) == [0, 1, 0, 1, 0]
+    assert len(solved[2].failures) == 1
+
+
+def test_an_exception_drops_the_state_and_costs_one_rung():
+    def trouble(place, x):
+        if place == 1:
+            raise ZeroDivisionError("pivot")
+        return x
+
+    solved = solve_some(3, trouble)
+    assert [s.rung for s in solved] == [PLANNED, COLD, COLD]
+    assert recycle_dims(solved) == [0, 0, 0]
+    assert solved[1].failures == ("remembering: ZeroDivisionError: pivot",)
+
+
+def test_a_sample_that_only_a_fallback_solves_poisons_nothing():
+    def trouble(place, x):
+        return np.nan * x if trouble.count <= 2 and place == 0 else x
+
+    def counted(place, x):
+        trouble.count += 1
+        return trouble(place, x)
+
+    trouble.count = 0
+    solved = solve_some(3, counted, fallbacks=("symmetric", "direct"))
+    assert [s.rung for s in solved] == [FALLBACK, FALLBACK, PLANNED]
+    assert np.isfinite(solved[2].true_residual)
+    trouble.count = 0
+    solved = solve_some(1, counted, maxiter=5)
+    assert solved[0].rung == DIRECT
+    assert len(solved[0].failures) == 2
+
+
+def test_sampling_errors_drop_the_state(monkeypatch):
+    ladder = Ladder(create_problem({"name": "darcy", "n": 9}), resolved())
+    ladder.solve(sample_rng(0, 0))
+    sample = Darcy.sample
+    monkeypatch.setattr(Darcy, "sample", lambda self, rng: 1 / 0)
+    rejected = ladder.solve(sample_rng(0, 1))
+    assert rejected.failures == ("setting up: ZeroDivisionError: division by zero",)
+    monkeypatch.setattr(Darcy, "sample", sample)
+    assert recycle_dims([ladder.solve(sample_rng(0, 2))]) == [0]
+
+
+@pytest.fixture
+def generate(config_file, tmp_path):
+    """Makes the tiny set with a carrying method."""
+
+    def generate(ordering, name, *more):
+        root = tmp_path / name
+        command = ["generate", "--config", config_file, "--out", str(root)]
+        command += ["--config.solver.method=remembering"]
+        command += [f"--config.solver.ordering={ordering}", *more]
+        assert main(command) == 0
+        return root
+
+    return generate
+
+
+@pytest.mark.parametrize("ordering", ["greedy", "cells", "tree"])
+def test_sorted_and_unsorted_sets_read_back_equal(generate, finished, ordering):
+    root = generate(ordering, ordering)
+    ours, plain = open_dataset(root), open_dataset(finished)
+    order = load_plan(root).order
+    assert order.tolist() != list(range(11))
+    for split, ids in (("train", range(6)), ("valid", range(6, 8))):
+        one, other = ours.load(split), plain.load(split)
+        assert one.sample_ids.tolist() == list(ids)
+        np.testing.assert_array_equal(one.x, other.x)
+        np.testing.assert_allclose(one.y, other.y, rtol=1e-6)
+        assert ours.quality(split)["sample_id"].tolist() == list(ids)
+    assert sorted(order[:6].tolist()) == list(range(6))
+    assert main(["verify", "--out", str(root)]) == 0
+
+
+def test_the_state_follows_the_tree(generate):
+    """The number of solves behind a sample is its depth in the tree of its shard."""
+    root = generate("tree", "tree", "--config.shard_size=11", "--config.splits.train=9")
+    plan = load_plan(root)
+    quality = open_dataset(root).quality("train")
+    dims = dict(zip(quality["sample_id"], quality["recycle_dim"], strict=True))
+    depths = []
+    for parent in plan.parents[:9].tolist():
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+    assert depths != list(range(9))  # it does branch
+    assert [dims[i] for i in plan.order[:9].tolist()] == depths
+    checksums = (root / "checksums.sha256").read_text()
+    assert "parents.npy" in checksums
+    (root / "parents.npy").chmod(0o644)
+    np.save(root / "parents.npy", plan.parents[::-1])
+    assert main(["verify", "--out", str(root)]) == 1
+
+
+@pytest.mark.parametrize("ordering", ["greedy", "tree"])
+def test_bytes_do_not_depend_on_resuming_or_on_other_shards(generate, ordering):
+    root = generate(ordering, "whole")
+    before = file_hashes(root)
+    for name in ("train-00001", "valid-00000"):
+        (root / "ledger" / f"{name}.json").unlink()
+        split, number = name.split("-")
+        (root / f"data/{split}/tiny-{number}.hdf5").unlink()
+    for name in ("manifest.json", "stats.yaml", "checksums.sha256"):
+        (root / name).unlink()
+    assert main(["generate", "--out", str(root)]) == 0
+    assert file_hashes(root) == before
+
+
+def test_going_on_does_not_draw_the_inputs_again(
+    config_file, tmp_path, monkeypatch, capsys
+):
+    root = tmp_path / "set"
+    command = ["--config", config_file, "--out", str(root)]
+    command += ["--config.solver.method=remembering"]
+    assert main(["plan", *command]) == 0
+    output = capsys.readouterr().out
+    assert "drawing the inputs of 11 samples" in output
+    assert "method remembering m 40 k 20 preconditioner jacobi" in output
+    assert "ordering greedy; fallbacks direct" in output
+    assert "order of train: mean step" in output
+    drawn = []
+    features = Darcy.features
+    monkeypatch.setattr(
+        Darcy, "features", lambda self, s: drawn.append(1) or features(self, s)
+    )
+    assert main(["generate", *command]) == 0
+    assert not drawn
+    text = (root / "README.md").read_text()
+    words = ("`remembering`", "preconditioner jacobi", "m 40", "k 20", "`greedy`")
+    assert all(word in text for word in words)
+    assert main(["generate", *command, "--config.solver.m=30"]) == 2
+    assert "config.solver.m is 40 there and 30" in capsys.readouterr().err
+    plain = tmp_path / "plain"
+    command = ["plan", "--config", config_file, "--out", str(plain)]
+    assert main(command) == 0
+    assert not drawn
+    assert "ordering none" in capsys.readouterr().out
+
+
+def test_statistics_of_the_order_are_no_part_of_the_identity(copied):
+    content = json.loads((copied / "plan.json").read_text())
+    changed = content | {"sort_statistics": {"train": {"mean_step": 1.0}}}
+    assert planning.plan_sha256(changed) == planning.plan_sha256(content)
+
+
+def test_the_plan_keeps_the_order_of_another_machine(config_file, tmp_path):
+    """Ties may fall elsewhere there: the order on disk is the one that holds."""
+    from configs import loading
+
+    config = loading.load(config_file)
+    with config.unlocked():
+        config.solver = common.solver("remembering")
+    first = make_plan(config, tmp_path)
+    other = np.concatenate([first.order[:6][::-1], first.order[6:]])
+    moved = planning.Plan(tmp_path, dict(first.content), other)
+    again = make_plan(config, tmp_path, existing=moved)
+    assert again.order.tolist() == other.tolist()
