@@ -32,8 +32,9 @@ class Samples(NamedTuple):
     """Samples of one split.
 
     Attributes:
-        x: [N, n1, n2, c_in] inputs, float32.
-        y: [N, n1, n2, c_out] outputs, float32.
+        x: [N, *grid, c_in] inputs, float32; grid is [n1, n2] as a rule, [num_nodes] on
+            an unstructured mesh.
+        y: [N, *grid, c_out] outputs, float32.
         sample_ids: [N] int64, unique over the splits of a data set.
         coordinates: one float64 array [n] per axis, of the points loaded.
     """
