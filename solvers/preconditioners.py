@@ -1,5 +1,6 @@
 """Preconditioners by name, set up for one system after the other."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -7,7 +8,16 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
-from solvers.sequence import LinearSystem
+from solvers import matrices
+from solvers.sequence import PETSC_PREFIX, LinearSystem
+
+ILU_DROP_TOLERANCE = 1e-3  # relative to the largest entry of the column
+ILU_FILL_FACTOR = 10.0  # most entries of the factors, in entries of A
+_TRIANGULAR = {  # a triangle factorises into itself: no fill, no permutation
+    "permc_spec": "NATURAL",
+    "diag_pivot_thresh": 0.0,
+    "options": {"SymmetricMode": True, "Equil": False},
+}
 
 
 class Preconditioner(Protocol):
@@ -54,7 +64,7 @@ class Identity:
         return changed
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
-        """R itself."""
+        """Returns r itself."""
         return r
 
     def reset(self) -> None:
@@ -62,87 +72,240 @@ class Identity:
         self._fresh = True
 
 
-class Jacobi:
+class FromMatrix:
+    """Base of what is computed from the entries of a matrix, again when they change.
+
+    Subclasses set `name` and define `_build(A)`, which returns the map r -> M r.
+    """
+
+    name = ""
+
+    def __init__(self):
+        self._memory, self._apply, self._real = None, None, True
+
+    def update(self, system: LinearSystem) -> bool:
+        """Builds M from the preconditioning matrix, or from A without one.
+
+        Raises:
+            ArithmeticError: if the matrix admits no such M; the text says what to do.
+            TypeError: if A is only known by its action.
+        """
+        A = matrix_of(system)
+        if self._apply is not None and matrices.same(A, self._memory):
+            return False
+        self._memory, self._apply = matrices.remember(A), None
+        self._apply, self._real = self._build(A), not np.iscomplexobj(A)
+        return True
+
+    def __call__(self, r: np.ndarray) -> np.ndarray:
+        """Returns M r for r [N] or the columns of r [N, k]."""
+        if self._real and np.iscomplexobj(r):  # SuperLU does not mix the two
+            real, imaginary = (np.ascontiguousarray(part) for part in (r.real, r.imag))
+            return self._apply(real) + 1j * self._apply(imaginary)
+        return self._apply(r)
+
+    def reset(self) -> None:
+        """Forgets the matrix and M."""
+        self._memory = self._apply = None
+
+    def _build(self, A: sp.csr_array) -> Callable[[np.ndarray], np.ndarray]:
+        raise NotImplementedError
+
+
+class Jacobi(FromMatrix):
     """Division by the diagonal."""
 
     name = "jacobi"
 
-    def __init__(self):
-        self._inverse = None
+    def _build(self, A):
+        inverse = 1 / _nonzero_diagonal(A)
+        return lambda r: r * (inverse if r.ndim == 1 else inverse[:, None])
 
-    def update(self, system: LinearSystem) -> bool:
-        """Reads the diagonal.
 
-        Raises:
-            ZeroDivisionError: if it holds a zero.
-        """
-        diagonal = matrix_of(system).diagonal()
-        if not np.all(diagonal != 0):
-            raise ZeroDivisionError(
-                "the diagonal holds zeros; use preconditioner 'none' or 'ilu'"
+class SSOR(FromMatrix):
+    """Symmetric Gauss-Seidel sweep, M = (D + U)^-1 D (D + L)^-1.
+
+    Symmetric if A is. The triangles are solved by SuperLU, which takes about twice the
+    time of `petsc:-pc_type sor` but needs no PETSc and allows complex matrices.
+
+    References:
+        Saad (2003), Iterative Methods for Sparse Linear Systems, Section 10.2.
+    """
+
+    name = "ssor"
+
+    def _build(self, A):
+        diagonal = _nonzero_diagonal(A)
+        lower = spla.splu(sp.csc_array(sp.tril(A)), **_TRIANGULAR)
+        upper = spla.splu(sp.csc_array(sp.triu(A)), **_TRIANGULAR)
+
+        def apply(r):
+            scale = diagonal if r.ndim == 1 else diagonal[:, None]
+            return upper.solve(scale * lower.solve(r))
+
+        return apply
+
+
+class ILUT(FromMatrix):
+    """Incomplete LU with threshold and fill limit, SuperLU's ILUTP.
+
+    Args:
+        drop_tol: entries below this share of their column are dropped.
+        fill_factor: most entries of the factors, in entries of A.
+
+    References:
+        Li and Shao (2011), A supernodal approach to incomplete LU factorization with
+        partial pivoting, ACM Trans. Math. Softw. 37(4).
+    """
+
+    name = "ilu"
+
+    def __init__(
+        self,
+        drop_tol: float = ILU_DROP_TOLERANCE,
+        fill_factor: float = ILU_FILL_FACTOR,
+    ):
+        super().__init__()
+        self.drop_tol, self.fill_factor = drop_tol, fill_factor
+
+    def _build(self, A):
+        try:
+            factor = spla.spilu(
+                A.tocsc(), drop_tol=self.drop_tol, fill_factor=self.fill_factor
             )
-        inverse = 1 / diagonal
-        changed = self._inverse is None or not np.array_equal(inverse, self._inverse)
-        self._inverse = inverse
-        return changed
-
-    def __call__(self, r: np.ndarray) -> np.ndarray:
-        """R over the diagonal."""
-        return r * (self._inverse if r.ndim == 1 else self._inverse[:, None])
-
-    def reset(self) -> None:
-        """Forgets the diagonal."""
-        self._inverse = None
+        except RuntimeError as error:
+            raise ArithmeticError(
+                f"incomplete LU broke down ({error}); lower drop_tol, or use "
+                "preconditioner 'lu' or 'jacobi'"
+            ) from error
+        return factor.solve
 
 
-class LU:
+class LU(FromMatrix):
     """Sparse LU of the preconditioning matrix, or of the first system without one.
 
-    Factorised again only when `LinearSystem.preconditioning_matrix` is another object.
+    Factorised again only when there is another `LinearSystem.preconditioning_matrix`:
+    the same object is never looked at again.
     """
 
     name = "lu"
 
     def __init__(self):
-        self.reset()
+        super().__init__()
+        self._source = None
 
     def update(self, system: LinearSystem) -> bool:
-        """Factorises what has not been factorised yet."""
+        """Factorises what has not been factorised yet; see `FromMatrix.update`."""
         source = system.preconditioning_matrix
-        if self._factor is not None and source is self._source:
+        if self._apply is not None and source is self._source:
             return False
+        changed = super().update(system)
         self._source = source
-        self._factor = spla.splu(matrix_of(system).tocsc(), permc_spec="MMD_AT_PLUS_A")
-        return True
-
-    def __call__(self, r: np.ndarray) -> np.ndarray:
-        """Solves with the factors."""
-        return self._factor.solve(r)
+        return changed
 
     def reset(self) -> None:
         """Drops the factors."""
-        self._factor = self._source = None
+        super().reset()
+        self._source = None
+
+    def _build(self, A):
+        try:
+            return spla.splu(A.tocsc(), permc_spec="MMD_AT_PLUS_A").solve
+        except RuntimeError as error:
+            raise ArithmeticError(
+                f"LU: {error}; the matrix is singular, use another preconditioner"
+            ) from error
+
+
+class Frozen:
+    """Keeps what another preconditioner made of the first system it saw."""
+
+    def __init__(self, inner: Preconditioner):
+        self.inner, self._done = inner, False
+
+    @property
+    def name(self) -> str:
+        """That of the preconditioner that is kept."""
+        return self.inner.name
+
+    def update(self, system: LinearSystem) -> bool:
+        """Prepares M for the first system only."""
+        if self._done:
+            return False
+        changed = self.inner.update(system)
+        self._done = True
+        return changed
+
+    def __call__(self, r: np.ndarray) -> np.ndarray:
+        """Returns M r."""
+        return self.inner(r)
+
+    def reset(self) -> None:
+        """The next system is the first one again."""
+        self.inner.reset()
+        self._done = False
 
 
 PRECONDITIONERS: dict[str, Callable[..., Preconditioner]] = {
     "none": Identity,
     "jacobi": Jacobi,
+    "ssor": SSOR,
+    "ilu": ILUT,
     "lu": LU,
+}
+# Incomplete factors without fill exist in PETSc only.
+PETSC_PRECONDITIONERS = {
+    "ilu0": "-pc_type ilu -pc_factor_levels 0",
+    "icc0": "-pc_type icc -pc_factor_levels 0",
 }
 
 
 def names() -> list[str]:
-    """Known preconditioners."""
-    return sorted(PRECONDITIONERS)
+    """Known preconditioners; `petsc:` stands for any PETSc options after it."""
+    known = [*PRECONDITIONERS, *PETSC_PRECONDITIONERS, PETSC_PREFIX + "<pc options>"]
+    return sorted(known)
 
 
-def create(name: str, **settings: Any) -> Preconditioner:
-    """Builds a preconditioner from its name.
+def create(name: str, *, frozen: bool = False, **settings: Any) -> Preconditioner:
+    """Builds a preconditioner from its name, for instance "petsc:-pc_type gamg".
+
+    Args:
+        name: one of `names()`.
+        frozen: keep that of the first system for all others.
+        **settings: keywords of the class.
 
     Raises:
         ValueError: for an unknown name.
+        ImportError: if it needs PETSc, which is not installed.
     """
-    if name not in PRECONDITIONERS:
+    if name in PRECONDITIONERS:
+        made = PRECONDITIONERS[name](**settings)
+    elif name in PETSC_PRECONDITIONERS or name.startswith(PETSC_PREFIX):
+        made = _from_petsc(name)
+    else:
         known = ", ".join(names())
         raise ValueError(f"unknown preconditioner {name!r}; known: {known}")
-    return PRECONDITIONERS[name](**settings)
+    return Frozen(made) if frozen else made
+
+
+def _from_petsc(name):
+    options = PETSC_PRECONDITIONERS.get(name, name.removeprefix(PETSC_PREFIX))
+    try:
+        module = importlib.import_module("solvers.petsc")
+    except ImportError as error:
+        raise ImportError(
+            f"preconditioner {name!r} needs petsc4py (`uv sync --group petsc` on Linux "
+            "x86-64 with Python 3.12); without it use 'ilu', 'ssor' or 'jacobi'"
+        ) from error
+    made = module.PetscPreconditioner(options)
+    made.name = name
+    return made
+
+
+def _nonzero_diagonal(A):
+    diagonal = A.diagonal()
+    if not np.all(diagonal != 0):
+        raise ZeroDivisionError(
+            "the diagonal holds zeros; use preconditioner 'none' or 'ilu'"
+        )
+    return diagonal

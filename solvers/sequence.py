@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,8 +45,14 @@ class LinearSystem(NamedTuple):
 
         Raises:
             TypeError: if A is only known by its action.
+            ValueError: if the stencil operator holds more than one system.
         """
         if isinstance(self.operator, StencilOperator):
+            if self.operator.batch != 1:
+                raise ValueError(
+                    f"the operator holds {self.operator.batch} systems; a LinearSystem "
+                    "is one of them"
+                )
             return self.operator.to_csr()
         if isinstance(self.operator, spla.LinearOperator):
             raise TypeError(
@@ -55,6 +61,49 @@ class LinearSystem(NamedTuple):
                 "preconditioner 'none' or a preconditioning_matrix"
             )
         return sp.csr_array(self.operator)
+
+    def assembled(self) -> "LinearSystem":
+        """This system with A as a SciPy matrix, to convert a stencil only once."""
+        if isinstance(self.operator, StencilOperator):
+            return self._replace(operator=self.to_csr())
+        return self
+
+    def check(self) -> None:
+        """Looks at shapes and kinds of numbers.
+
+        Raises:
+            ValueError: if A is not square or does not fit b, or if the preconditioning
+                matrix does not fit A or is complex beside a real system.
+        """
+        rhs, operator = np.shape(self.rhs), self.operator
+        if isinstance(operator, StencilOperator):
+            if rhs != operator.grid_shape:
+                raise ValueError(
+                    f"rhs has shape {rhs}, but the operator acts on the grid "
+                    f"{operator.grid_shape}"
+                )
+            side = operator.num_unknowns
+        else:
+            side = operator.shape[0]
+            if operator.shape != (side, side):
+                raise ValueError(
+                    f"the matrix has shape {operator.shape}; expected a square one"
+                )
+        if int(np.prod(rhs)) != side:
+            raise ValueError(
+                f"rhs has shape {rhs}, {int(np.prod(rhs))} entries, but the matrix has "
+                f"{side} rows"
+            )
+        matrix = self.preconditioning_matrix
+        if matrix is not None and matrix.shape != (side, side):
+            raise ValueError(
+                f"preconditioning_matrix has shape {matrix.shape}; expected "
+                f"{(side, side)}, the shape of A"
+            )
+        if np.iscomplexobj(matrix) and self.dtype.kind != "c":
+            raise ValueError(
+                "preconditioning_matrix is complex, but the system is real"
+            )
 
     def matvec(self) -> Callable[[np.ndarray], np.ndarray]:
         """The fastest way on the CPU to apply A to [N] or to the columns of [N, k]."""
@@ -142,10 +191,36 @@ class Method:
         return target(**self.fixed, **settings)
 
 
+GUESS = ("guess", "window")  # of `solvers.guesses`, for methods that take x0
+KRYLOV = ("preconditioner", "frozen", *GUESS)
+RECYCLING = ("m", "k", "preconditioner", *GUESS)
+_GMRES_DR = "solvers.recycling:RecyclingGMRES"
+_SCIPY = "solvers.scipy_krylov:"
+_SHORT = "solvers.short_recurrences:"
+_POOLING = "solvers.pooling:"
+
 METHODS: dict[str, Method] = {
+    "skr": Method(_GMRES_DR, RECYCLING, {"carry": True}, carries=True),
+    "gcrodr_cold": Method(_GMRES_DR, RECYCLING, {"carry": False}),
+    "gmres": Method(_SCIPY + "GMRES", ("m", *KRYLOV)),
+    "lgmres": Method(_SCIPY + "LGMRES", ("m", "k", *KRYLOV), carries=True),
+    "gcrotmk": Method(_SCIPY + "GCROTmk", ("m", "k", *KRYLOV), carries=True),
+    "bicgstab": Method(_SCIPY + "BiCGStab", KRYLOV),
+    "minres": Method(_SHORT + "MINRES", KRYLOV, needs="symmetric"),
+    "cg": Method(_SHORT + "CG", KRYLOV, needs="spd"),
+    "recycled_cg": Method(
+        _POOLING + "RecycledCG", ("k", *KRYLOV), needs="spd", carries=True
+    ),
+    "deflated_cg": Method(
+        _POOLING + "PooledCG", ("k", *KRYLOV), needs="spd", carries=True
+    ),
     "direct": Method("solvers.direct:DirectSolver"),
+    "frozen_lu": Method("solvers.frozen_lu:FrozenLU", GUESS, carries=True),
     "mg_pcg": Method(
-        "solvers.multigrid.solver:MultigridPCG", needs="spd", complex_systems=False
+        "solvers.multigrid.solver:MultigridPCG",
+        GUESS,
+        needs="spd",
+        complex_systems=False,
     ),
 }
 
@@ -177,25 +252,40 @@ def _petsc_method(options: str) -> Method:
     factor = pairs.get("-pc_type") in ("icc", "cholesky")
     return Method(
         "solvers.petsc:PetscSolver",
-        settings=("spd",),
+        settings=("spd", *GUESS),
         fixed={"options": options},
         needs="spd" if conjugate else "symmetric" if minres or factor else "any",
         complex_systems=False,
     )
 
 
-def create(method: str, **settings: Any) -> SequenceSolver:
+def create(
+    method: str, *, guess: str | None = None, window: int = 20, **settings: Any
+) -> SequenceSolver:
     """Builds a solver from its name, for instance "petsc:-ksp_type cg -pc_type gamg".
 
     Args:
         method: a name of `METHODS`, or `petsc:` with PETSc options.
+        guess: "projection" starts every solve from the best combination of earlier
+            solutions, see `solvers.guesses`; None or "none": from zero.
+        window: how many solutions the guess remembers, at most 20.
         **settings: keywords of the solver class.
 
     Raises:
-        ValueError: for an unknown name or a setting out of range.
+        ValueError: for an unknown name, a setting out of range, or a guess for a method
+            that has no use for one.
         TypeError: for an unknown setting.
     """
-    return method_info(method).build(**settings)
+    info = method_info(method)
+    if guess in (None, "none"):
+        return info.build(**settings)
+    if guess != "projection":
+        raise ValueError(f"guess is {guess!r}; known: 'none', 'projection'")
+    if "guess" not in info.settings:
+        raise ValueError(f"method {method!r} takes no guess; leave guess='none'")
+    from solvers.guesses import ProjectionGuess  # it builds on this module
+
+    return ProjectionGuess(info.build(**settings), window=window)
 
 
 def iter_solve(
@@ -204,6 +294,7 @@ def iter_solve(
     method: str,
     rtol: float = 1e-8,
     maxiter: int | None = None,
+    parents: Sequence[int] | None = None,
     **settings: Any,
 ) -> Iterator[tuple[np.ndarray, SolveRecord]]:
     """Solves the systems one at a time, in order, each when it is asked for.
@@ -213,26 +304,73 @@ def iter_solve(
         method: see `create`.
         rtol: largest accepted ||b - A x|| / ||b||.
         maxiter: largest number of iterations per system; None: the method's own.
-        **settings: keywords of the solver class.
+        parents: entry i is the number of the earlier system whose carried state system
+            i starts from, -1 for none; None: each starts from the one before. Methods
+            that carry nothing ignore it.
+        **settings: keywords of the solver class, `guess` and `window`.
 
     Yields:
-        The solution [*grid] in float64 and its record, converged or not.
+        The solution [*grid] in double precision and its record, converged or not.
 
     Raises:
-        ValueError: for an unknown method or a tolerance outside (0, 1); at the call,
-            not at the first system.
+        ValueError: for an unknown method, a tolerance outside (0, 1) or parents that do
+            not come earlier, at the call; for a system whose shapes do not fit, or with
+            more systems than parents, when it is reached.
+        TypeError: for a complex system and a method for real ones.
     """
     if not 0 < rtol < 1:
         raise ValueError(f"rtol is {rtol}; expected 0 < rtol < 1")
-    return _solve_each(systems, create(method, **settings), rtol, maxiter)
+    if parents is not None:
+        parents = [int(parent) for parent in parents]
+        for i, parent in enumerate(parents):
+            if not -1 <= parent < i:
+                raise ValueError(
+                    f"parents[{i}] is {parent}; expected -1 or an earlier system"
+                )
+    solver = create(method, **settings)
+    if parents is not None and hasattr(solver, "snapshot"):
+        systems = _follow(systems, solver, parents)
+    info = method_info(method)
+    return _solve_each(systems, solver, info, method, rtol, maxiter)
 
 
-def _solve_each(systems, solver, rtol, maxiter):
+def _solve_each(systems, solver, info, method, rtol, maxiter):
     try:
-        for system in systems:
+        for number, system in enumerate(systems):
+            try:
+                system.check()
+            except ValueError as error:
+                raise ValueError(f"system {number}: {error}") from None
+            if system.dtype.kind == "c" and not info.complex_systems:
+                raise TypeError(
+                    f"system {number} is complex, but method {method!r} solves real "
+                    "systems; use 'direct', 'gmres', 'bicgstab' or 'skr'"
+                )
             yield solver.solve(system, rtol=rtol, maxiter=maxiter)
     finally:
         solver.close()
+
+
+def _follow(systems, solver, parents):
+    """Passes the systems on; before each, lets the solver carry its parent's state.
+
+    The code after `yield` runs when the next system is asked for, that is after the
+    solve. A state is kept until the last system that starts from it has come.
+    """
+    last_child = {parent: i for i, parent in enumerate(parents)}
+    kept = {}
+    for i, system in enumerate(systems):
+        if i >= len(parents):
+            raise ValueError(f"there are more systems than parents, {len(parents)}")
+        parent = parents[i]
+        if parent == -1:
+            solver.reset()
+        elif parent != i - 1:
+            solver.restore(kept[parent])
+        kept = {p: state for p, state in kept.items() if last_child[p] > i}
+        yield system
+        if last_child.get(i, -1) > i + 1:
+            kept[i] = solver.snapshot()
 
 
 def solve_sequence(
@@ -241,10 +379,17 @@ def solve_sequence(
     method: str,
     rtol: float = 1e-8,
     maxiter: int | None = None,
+    parents: Sequence[int] | None = None,
     **settings: Any,
 ) -> SequenceResult:
     """Like `iter_solve`, all at once."""
-    pairs = list(
-        iter_solve(systems, method=method, rtol=rtol, maxiter=maxiter, **settings)
+    solved = iter_solve(
+        systems,
+        method=method,
+        rtol=rtol,
+        maxiter=maxiter,
+        parents=parents,
+        **settings,
     )
+    pairs = list(solved)
     return SequenceResult([x for x, _ in pairs], [record for _, record in pairs])

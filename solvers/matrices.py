@@ -1,0 +1,64 @@
+"""Questions about a matrix: is it the one before, is it Hermitian, what went wrong."""
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+SYMMETRY_TOLERANCE = 1e-10  # of max |A - A^H| / max |A|
+NULL_SPACE_TOLERANCE = 1e-10
+
+
+def remember(A) -> tuple:
+    """What `same` needs to recognise A later, even if A was changed in place."""
+    if isinstance(A, spla.LinearOperator):
+        return (A,)
+    return A.data.copy(), A.indices.copy(), A.indptr.copy()
+
+
+def same(A, memory: tuple | None) -> bool:
+    """Whether A is the matrix that `remember` saw.
+
+    Sparse matrices are compared by their values, so that one that is built anew is
+    recognised; a `LinearOperator` is known by identity.
+    """
+    if memory is None:
+        return False
+    if isinstance(A, spla.LinearOperator):
+        return A is memory[0]
+    arrays = (A.data, A.indices, A.indptr)
+    return len(memory) == len(arrays) and all(
+        np.array_equal(new, old) for new, old in zip(arrays, memory, strict=True)
+    )
+
+
+def asymmetry(A: sp.csr_array) -> float:
+    """Returns max |A - A^H| / max |A|, dimensionless; 0 for Hermitian matrices."""
+    scale = abs(A).max()
+    return float(abs(A - A.conj().T).max() / scale) if scale else 0.0
+
+
+def diagnose(A, b: np.ndarray, needs: str) -> str:
+    """A sentence about why a method may have failed on A x = b; empty if none is known.
+
+    Args:
+        A: [N, N] SciPy matrix or LinearOperator; the latter gets no check of symmetry.
+        b: [N] right-hand side.
+        needs: what the method asks of A: "any", "symmetric" or "spd".
+    """
+    if sp.issparse(A) and needs != "any" and asymmetry(A) > SYMMETRY_TOLERANCE:
+        kind = "Hermitian" if np.iscomplexobj(A) else "symmetric"
+        return (
+            f"A is not {kind}, which this method needs; use 'gmres', 'bicgstab', "
+            "'skr' or 'direct'"
+        )
+    ones = np.ones(b.size)
+    largest = abs(A).max() if sp.issparse(A) else np.linalg.norm(A @ b) + 1.0
+    if np.abs(A @ ones).max() <= NULL_SPACE_TOLERANCE * largest:
+        mean = abs(b.mean()) / max(np.abs(b).max(), np.finfo(float).tiny)
+        if mean > NULL_SPACE_TOLERANCE:
+            return (
+                "A maps constants to zero but the mean of b is not zero, as in a pure "
+                "Neumann problem without compatibility: there is no solution; subtract "
+                "the mean of b or fix a boundary value"
+            )
+    return ""
