@@ -61,7 +61,7 @@ class ElementSpace:
     @functools.cached_property
     def quadrature_points(self) -> np.ndarray:
         """Points [num_quadrature, 2] at which `load` takes the source."""
-        return self.basis.global_coordinates().value.reshape(2, -1).T
+        return np.asarray(self.basis.global_coordinates()).reshape(2, -1).T
 
     def load(self, f: np.ndarray) -> np.ndarray:
         """Integrals of f phi_i over the domain, [num_nodes] or [num_nodes, k].
@@ -79,7 +79,7 @@ class ElementSpace:
         rows, values = [], []
         for local, dofs in zip(self.basis.basis, self.basis.element_dofs, strict=True):
             rows.append(np.broadcast_to(dofs[:, None], dx.shape))
-            values.append(np.broadcast_to(local[0].value, dx.shape) * dx)
+            values.append(np.broadcast_to(np.asarray(local[0]), dx.shape) * dx)
         entries = (np.stack(rows), np.broadcast_to(columns, (len(rows), *dx.shape)))
         data = (np.stack(values).ravel(), tuple(e.ravel() for e in entries))
         return sp.coo_array(data, shape=(self.num_nodes, dx.size)).tocsr()
