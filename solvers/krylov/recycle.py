@@ -47,8 +47,7 @@ class Recycling:
         flexible: x-mode.
 
     Attributes:
-        basis: [C V] of the cycle.
-        U: [n, basis.k].
+        basis: [C V U] of the cycle.
         Z: [n, m] or None.
         capacity: the k above.
         seconds: wall time of `carry_over`, `refresh`, `dense` so far.
@@ -64,21 +63,23 @@ class Recycling:
         flexible: bool = False,
     ):
         self._kernels, self.capacity, self._selection = kernels, k, selection
-        self.basis, self._spare = (arnoldi.Basis(n, m, kernels.dtype) for _ in "ab")
+        self.basis, self._spare = (
+            arnoldi.Basis(n, m, k, kernels.dtype) for _ in range(2)
+        )
         self.Z = np.empty((n, m), kernels.dtype, order="F") if flexible else None
         self.seconds = dict.fromkeys(("carry_over", "refresh", "dense"), 0.0)
-        self._set(np.empty((n, 0), kernels.dtype, order="F"))
+        self._forget_products()
 
     def space(self, rates=()) -> RecycleSpace | None:
         """What to carry on, or None if there is nothing."""
         if not self.basis.k:
             return None
-        return RecycleSpace(self.U, self.basis.C, tuple(rates))
+        return RecycleSpace(self.basis.U, self.basis.C, tuple(rates))
 
     def drop(self) -> None:
         """Forgets the space; the next cycle is one of GMRES."""
         self.basis.k = 0
-        self._set(self.U[:, :0])
+        self._forget_products()
 
     def load(self, space: RecycleSpace, op: Callable[[np.ndarray], np.ndarray]) -> int:
         """Computes (C, U) for this matrix from the vectors of another.
@@ -106,7 +107,8 @@ class Recycling:
             C, U = space.C[:, : self.capacity], space.U[:, : self.capacity]
         self.basis.k = C.shape[1]
         self.basis.block[:, : self.basis.k] = C
-        self._set(np.asfortranarray(U))
+        self.basis.U[:] = U
+        self._forget_products()
         self.seconds["carry_over"] += time.perf_counter() - start
         return dropped
 
@@ -123,19 +125,18 @@ class Recycling:
         if P.shape[1]:
             self._combine(Q, T)
             self._CU = Q.conj().T @ S @ T
-            self._UU = None if gram is None else T.conj().T @ gram @ T
             self._scale = 1 / np.linalg.norm(T, axis=0)
         self.seconds["dense"] += dense
         self.seconds["refresh"] += time.perf_counter() - start - dense
 
-    def _set(self, U):
-        """Takes over U; products of it are computed when they are needed."""
-        self.U, self._CU, self._UU, self._scale = U, None, None, None
+    def _forget_products(self):
+        """C^H U and the norms of U are computed when they are needed."""
+        self._CU = self._scale = None
 
     def _small_matrices(self):
         """G and S = W^H V^ and, if needed, V^^H V^ for V^ = [U D, V or Z]."""
         kernels, basis, k = self._kernels, self.basis, self.basis.k
-        steps, U, W = basis.steps, self.U, basis.W
+        steps, U, W = basis.steps, basis.U, basis.W
         if self._scale is None:
             squares = np.einsum("ij,ij->j", U.conj(), U).real
             self._scale = 1 / np.sqrt(kernels.rows.reduce(squares))
@@ -159,12 +160,13 @@ class Recycling:
 
     def _gram(self, S, D):
         kernels, k, steps = self._kernels, self.basis.k, self.basis.steps
-        UU = kernels.gram(self.U, self.U) * np.outer(D, D)
+        U = self.basis.U
+        UU = kernels.gram(U, U) * np.outer(D, D)
         if self.Z is None:
             UV, VV = S[k : k + steps, :k].conj().T, np.eye(steps)
         else:
             Z = self.Z[:, :steps]
-            UV, VV = D[:, None] * kernels.gram(self.U, Z), kernels.gram(Z, Z)
+            UV, VV = D[:, None] * kernels.gram(U, Z), kernels.gram(Z, Z)
         return np.block([[UU, UV], [UV.conj().T, VV]])
 
     def _select(self, G, S, gram):
@@ -179,15 +181,20 @@ class Recycling:
         return smallest_singular(G, gram, self.capacity)
 
     def _combine(self, Q, T):
-        """C <- W Q and U <- V^ T, in new arrays."""
-        basis, spare, k = self.basis, self._spare, self.basis.k
-        kept, steps = Q.shape[1], basis.steps
-        spare.k, spare.steps = kept, 0
-        self._kernels.combine(spare.C, [(basis.W, Q)])
-        U = np.empty((len(self.U), kept), self._kernels.dtype, order="F")
-        V = basis.V[:, :steps] if self.Z is None else self.Z[:, :steps]
-        self._kernels.combine(U, [(self.U, self._scale[:, None] * T[:k]), (V, T[k:])])
-        self.U, self.basis, self._spare = U, spare, basis
+        """C <- W Q and U <- V^ T, in the spare block."""
+        kernels, basis, spare = self._kernels, self.basis, self._spare
+        k, steps = basis.k, basis.steps
+        of_U, of_V = self._scale[:, None] * T[:k], T[k:]
+        spare.k, spare.steps = Q.shape[1], 0
+        kernels.combine(spare.C, [(basis.W, Q)])
+        if self.Z is not None:
+            kernels.combine(spare.U, [(self.Z[:, :steps], of_V), (basis.U, of_U)])
+        elif k + steps < basis.m:  # a short cycle leaves a gap between V and U
+            kernels.combine(spare.U, [(basis.V[:, :steps], of_V), (basis.U, of_U)])
+        else:
+            rows = np.concatenate([of_V, np.zeros((1, Q.shape[1])), of_U])
+            kernels.combine(spare.U, [(basis.block[:, k : basis.m + 1 + k], rows)])
+        self.basis, self._spare = spare, basis
 
 
 def _inverse(R):

@@ -16,7 +16,6 @@ MAX_CORRECTIONS = 3
 STAGNATION = 0.99  # a cycle that leaves more than this of the residual
 MIN_RATES, MAX_RATES = 6, 60  # cycles that the adaptive refresh compares with
 RE_PROJECT = 1e-12
-NOT_FINITE = "A or M returned NaN or infinite values"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +268,7 @@ class Run:
         self.r = b.copy() if self.at_zero else b - self.problem.apply(self.x)
         self.residual_norm = self.kernels.norm(self.r)
         if not np.isfinite(self.residual_norm):
-            raise FloatingPointError(NOT_FINITE)
+            raise FloatingPointError(arnoldi.NOT_FINITE)
 
     def _carry_over(self, space):
         self.rates = list(space.rates)
@@ -335,7 +334,7 @@ class Run:
         """Adds V y + U (g - B y) to x, through M; recomputes the residual."""
         recycling, basis, kernels = self.recycling, self.recycling.basis, self.kernels
         t = np.zeros_like(self.x)
-        kernels.subtract(t, recycling.U, basis.B @ y - g)
+        kernels.subtract(t, basis.U, basis.B @ y - g)
         V = basis.V if recycling.Z is None else recycling.Z
         kernels.subtract(t, V[:, : basis.steps], -y)
         self.x += self.problem.precondition(t) if recycling.Z is None else t
@@ -349,7 +348,7 @@ class Run:
 
     def _refresh(self, rate):
         """Renews the space if the policy says so; `rate` is that of the cycle."""
-        recycling, basis, U = self.recycling, self.recycling.basis, self.recycling.U
+        recycling, basis = self.recycling, self.recycling.basis
         due = self.policy == "always" or not basis.k
         if self.policy == "adaptive" and not due:
             due = len(self.rates) < MIN_RATES or rate > np.median(self.rates)
@@ -363,14 +362,14 @@ class Run:
             state = CycleState(
                 op=self._op,
                 C=basis.C,
-                U=U,
+                U=basis.U,
                 V=basis.V,
                 Z=Z[:, : basis.steps],
                 B=basis.B,
                 H=basis.H,
                 residual_norm=self.residual_norm,
                 OpY=recycling.basis.C,
-                Y=recycling.U,
+                Y=recycling.basis.U,
             )
             self.hook(state)
 

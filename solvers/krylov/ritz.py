@@ -5,12 +5,15 @@ Op V^ = W G, where W [n, j + 1] has orthonormal columns and V^ [n, j] need not, 
 selection needs is G [j + 1, j] and S = W^H V^ [j + 1, j].
 """
 
+import math
+
 import numpy as np
 import scipy.linalg
 
 from solvers.krylov.blocks import DROP_TOLERANCE, SERIAL, Rows, orthonormalize
 
 SINGULAR = 1e-13
+WELL_CONDITIONED = 1e-6
 
 
 def harmonic_ritz(G: np.ndarray, S: np.ndarray, k: int) -> np.ndarray:
@@ -92,11 +95,15 @@ def smallest_singular(G: np.ndarray, gram: np.ndarray, k: int) -> np.ndarray:
 def small_qr(
     GP: np.ndarray, drop: float = DROP_TOLERANCE
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pivoted QR of a small G P with the dropping rule of `orthonormalize`.
+    """QR of a small G P with the dropping rule of `orthonormalize`.
 
     Returns:
         Q [j + 1, k'], R [k', k'] and the kept columns [k']: G P[:, kept] = Q R.
     """
+    Q, R = np.linalg.qr(GP)
+    size = np.abs(np.diag(R))
+    if size.min() > WELL_CONDITIONED * size.max():  # pivots would change nothing
+        return Q, R, np.arange(GP.shape[1])
     return tuple(orthonormalize(GP, SERIAL, drop))
 
 
@@ -122,22 +129,20 @@ class LeastSquares:
     def append(self, h: np.ndarray) -> float:
         """Adds a column h [columns + 2]; returns the residual norm."""
         j, Q, g = self.columns, self._rotations, self._g
-        top = Q[: j + 1, : j + 1] @ h[: j + 1]
-        a, b = top[j], h[j + 1]
-        size = np.hypot(abs(a), abs(b))
-        if size == 0.0:
-            c, s = 1.0, 0.0
-        else:
-            c, s = a / size, b / size
-        Q[j + 1, : j + 1] = -s * Q[j, : j + 1]
+        top = np.dot(Q[: j + 1, : j + 1], h[: j + 1])
+        a, b = top[j].item(), h[j + 1].item()
+        size = math.hypot(abs(a), abs(b))
+        c, s = (a / size, b / size) if size else (1.0, 0.0)
+        last = Q[j, : j + 2]
+        np.multiply(last, -s, out=Q[j + 1, : j + 2])
         Q[j + 1, j + 1] = c
-        Q[j, : j + 1] *= np.conj(c)
-        Q[j, j + 1] = np.conj(s)
-        g[j + 1] = -s * g[j]
-        g[j] *= np.conj(c)
+        last *= c.conjugate()
+        Q[j, j + 1] = s.conjugate()
         self._R[:j, j], self._R[j, j] = top[:j], size
+        g_j = g[j].item()
+        g[j], g[j + 1] = c.conjugate() * g_j, -s * g_j
         self.columns = j + 1
-        return abs(g[j + 1])
+        return abs(s * g_j)
 
     def solve(self) -> np.ndarray:
         """The minimiser y [columns]; the shortest one if H is rank deficient."""
