@@ -107,9 +107,10 @@ def test_solution_agrees_with_finite_elements_on_triangles():
         x = direct(problem.system(sample))
         fields.append(problem.fields_from_solution(sample, x)["solution"])
     space = triangles._space.basis
-    points = np.stack([v.ravel() for v in cells(grid.n)])
+    points = np.stack([v[4::10, 4::10].ravel() for v in cells(grid.n)])
     reference = space.probes(points) @ fields[1]
-    gap = np.linalg.norm(fields[0].ravel() - reference) / np.linalg.norm(reference)
+    u = fields[0][4::10, 4::10].ravel()
+    gap = np.linalg.norm(u - reference) / np.linalg.norm(reference)
     assert gap < 0.01
     linear = skfem.Basis(space.mesh, skfem.ElementTriP1())
     assert linear.N < space.N  # the reference is quadratic

@@ -68,7 +68,7 @@ def test_meshes_are_the_same_every_time():
 def test_refuses_lines_that_are_too_close():
     outline = meshes.polyline(meshes.box((0, 0), (1, 1)), 0.1)
     lines = [meshes.circle((x, 0.5), 0.2, 0.1) for x in (0.295, 0.705)]
-    with pytest.raises(ValueError, match="cross the given lines at .* choose a small"):
+    with pytest.raises(ValueError, match=r"cross the given lines at .* choose a small"):
         meshes.triangulate(outline, lines, 0.1)
 
 
@@ -99,10 +99,7 @@ def test_loads_and_edge_loads_integrate_what_they_should(degree):
     right = space.edge_load(lambda p: p[0] == 1)
     assert right.sum() == pytest.approx(1)
     assert right @ space.points[:, 1] == pytest.approx(1 / 2)
-    assert (
-        np.flatnonzero(right).tolist()
-        == np.flatnonzero((space.points[:, 0] == 1) & (right != 0)).tolist()
-    )
+    assert (right[space.points[:, 0] < 1] == 0).all()
     linear = space.points @ [2.0, 3.0]
     assert linear @ space.stiffness() @ linear == pytest.approx(13)
 
