@@ -2,7 +2,8 @@ r"""Helmholtz equation in random media, 10 wavelengths, impedance boundary, 257 
 
 -Delta u - k^2 u = f on the unit square, du/dn = i k u, k = k0 (1 + 0.05 g) with a
 random cosine series g, one Gaussian source; real and imaginary part of u are stored.
-25 nodes per wavelength: waves are 0.16 rad out of phase after crossing the domain.
+25 nodes per wavelength: waves are 0.16 rad out of phase after crossing the domain, and
+u is 5 % off in the mean square (19 % at 129 x 129, 1 % at 513 x 513).
 
     uv run -m datagen generate --config configs/data/helmholtz.py --out data/helmholtz
 

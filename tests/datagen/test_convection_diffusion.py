@@ -221,6 +221,8 @@ def test_amplitudes_follow_the_stated_law():
     expected = (1 + (0.25 * np.pi) ** 2 * np.add.outer(j**2, j**2)) ** -1.75
     # Signs and sizes of high modes are untouched by the common scale of a draw.
     measured = np.median(np.abs(modes), axis=0) / 0.6745
+    correlation = np.corrcoef(modes.reshape(4000, -1).T) - np.eye(36)
+    assert np.abs(correlation).max() < 0.1
     ratio = measured / expected
     np.testing.assert_allclose(ratio[2:, 2:] / ratio[4, 4], 1.0, atol=0.12)
 
@@ -328,10 +330,37 @@ def test_rejects_impossible_settings(settings, message):
         problems.create("convection_diffusion", **settings)
 
 
-def test_central_fluxes_are_refused_where_they_may_oscillate():
+def test_central_fluxes_are_refused_where_layers_are_not_resolved():
+    assert ConvectionDiffusion(n=33, scheme="central").n == 33
+    assert ConvectionDiffusion(n=101, epsilon=1e-4, scheme="central").n == 101
+    with pytest.raises(ValueError, match=r"= 0\.01: set n to at least 101"):
+        ConvectionDiffusion(n=100, epsilon=1e-4, scheme="central")
+
+
+def test_central_matrix_is_diffusion_plus_a_skew_symmetric_one():
+    """Hence x^T A x > 0 at every Peclet number: nonsingular."""
     problem = ConvectionDiffusion(n=33, scheme="central")
-    with pytest.raises(ValueError, match=r"largest cell Peclet number is .* at most 2"):
-        problem.system(problem.sample(np.random.default_rng(15)))
+    A = problem.system(problem.sample(np.random.default_rng(15))).to_csr()
+    diffusion = convection_diffusion_operator(
+        np.zeros((32, 32)), 1e-3, (1 / 32, 1 / 32), "central"
+    ).to_csr()
+    gap = abs((A + A.T) / 2 - diffusion).max()
+    assert gap < 1e-13 * abs(A).max()
+    assert abs(A - A.T).max() > 10 * abs(diffusion).max()  # high Peclet numbers
+
+
+def test_central_fluxes_are_accurate_at_high_peclet_numbers():
+    """Cell Peclet numbers up to 40: second order, u >= 0; upwind is 50 % off."""
+    solutions = {}
+    for n, scheme in ((65, "central"), (65, "upwind"), (129, "central")):
+        problem = ConvectionDiffusion(n=n, scheme=scheme)
+        sample = problem.sample(np.random.default_rng(16))
+        u = solution(problem, sample)
+        assert u.min() >= 0
+        solutions[n, scheme] = u[:: (n - 1) // 64, :: (n - 1) // 64]
+    reference = solutions[129, "central"]
+    assert distance(solutions[65, "central"], reference) < 0.02
+    assert distance(solutions[65, "upwind"], reference) > 0.3
 
 
 @pytest.mark.parametrize("modes", [np.zeros((32, 31)), np.full((32, 32), np.inf)])

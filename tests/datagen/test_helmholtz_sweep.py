@@ -1,5 +1,6 @@
 import importlib
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -86,13 +87,18 @@ def test_undamped_matrix_is_that_of_the_middle_frequency():
 
 
 def test_old_media_are_forgotten_and_never_mistaken():
-    """Ids of freed arrays are given again; a stale matrix must not come with them."""
+    """Ids of freed arrays are given again, so arrays live as long as their matrices."""
     problem, rng = HelmholtzSweep(**SMALL), np.random.default_rng(4)
+    references = []
     for _ in range(3 * MAX_CACHED_MEDIA):
         k = problem.sample(rng)["wave_number"]
         matrix = problem.mid_frequency_matrix(k)
         expected = helmholtz_operator(k, (1 / 64, 1 / 64), 0.5).to_csr()
         assert abs(matrix - expected).max() == 0
+        references.append(weakref.ref(k))
+    del k
+    alive = [reference() is not None for reference in references]
+    assert alive == [False] * 2 * MAX_CACHED_MEDIA + [True] * MAX_CACHED_MEDIA
     assert len(problem._media) == MAX_CACHED_MEDIA
 
 
