@@ -18,11 +18,10 @@ import numpy as np
 from datagen.ladder import Ladder, Solved
 from datagen.plan import Plan, Shard, sample_rng, steps_of
 from datagen.storage import commit, ledger, well
-from solvers import sequence
+from solvers import preconditioners, sequence
 
 SolvedFn = Callable[[Shard, Solved], None]
 PROVENANCE = ("numpy", "scipy", "h5py", "jax", "jaxlib")
-PETSC_PRECONDITIONERS = ("ilu0", "icc0")
 
 
 class RunError(RuntimeError):
@@ -336,8 +335,8 @@ def provenance(solver: dict[str, Any]) -> dict[str, str]:
         versions[name] = importlib.metadata.version(name)
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     versions["blas"] = f"{blas.get('name', '')} {blas.get('version', '')}".strip()
-    petsc = sequence.PETSC_PREFIX, *PETSC_PRECONDITIONERS
     names = solver["method"], solver["preconditioner"]
+    petsc = (sequence.PETSC_PREFIX, *preconditioners.PETSC_PRECONDITIONERS)
     if any(name.startswith(petsc) for name in names):
         versions["petsc4py"] = sys.modules["petsc4py"].__version__
     if solver["method"] == "mg_pcg":
