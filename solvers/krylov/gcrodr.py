@@ -26,6 +26,7 @@ def gcrodr(
     mode: Literal["t", "x"] = "t",
     selection: Literal["harmonic", "singular"] = "harmonic",
     refresh: Literal["always", "adaptive", "never"] = "always",
+    keep: bool = True,
     callback: Callable[[float], None] | None = None,
     hook: Callable[[CycleState], None] | None = None,
     rows: Rows = SERIAL,
@@ -54,6 +55,8 @@ def gcrodr(
             singular vectors.
         refresh: renew the space after every cycle ("always"), after cycles slower than
             the median ("adaptive"), or only while none was passed in ("never").
+        keep: whether to renew the space after the last cycle too, for another system,
+            and to return it.
         callback: called with ||r|| / ||b|| after every step.
         hook: called after every cycle; for tests and studies.
         rows: who owns which rows, if b and x are distributed.
@@ -73,7 +76,7 @@ def gcrodr(
     flexible = mode == "x" and problem.M is not None
     kernels = problem.kernels
     recycling = Recycling(len(problem.b), m, k, kernels, selection, flexible)
-    run = Run(problem, recycling, m, maxiter, refresh, callback, hook)
+    run = Run(problem, recycling, m, maxiter, refresh, keep, callback, hook)
     with np.errstate(all="ignore"):  # NaN and Inf are looked for where they matter
         run.solve(rtol, atol, space)
     return run.result(time.perf_counter() - start)

@@ -17,19 +17,23 @@ class RecycleSpace:
     """What one system leaves to the next.
 
     Attributes:
-        U: [n, j] the carried vectors, called Y in the literature; any basis will do.
-        C: [n, j] orthonormal with Op U = C, if the next system has the very same A and
+        Y: [n, j] the carried vectors; any basis of their space will do.
+        C: [n, j] orthonormal with Op Y = C, if the next system has the very same A and
             M: then nothing is recomputed. None otherwise.
         rates: log of the residual reduction per step in recent cycles.
     """
 
-    U: np.ndarray
+    Y: np.ndarray
     C: np.ndarray | None = None
     rates: tuple[float, ...] = ()
 
     def for_another_matrix(self) -> "RecycleSpace":
         """Without C, which belongs to the matrix that it came from."""
         return dataclasses.replace(self, C=None)
+
+    def compact(self) -> "RecycleSpace":
+        """A copy without C that holds no memory of the solve that it came from."""
+        return RecycleSpace(self.Y.copy(order="F"), None, self.rates)
 
 
 class Recycling:
@@ -97,14 +101,14 @@ class Recycling:
         start, dropped = time.perf_counter(), 0
         if space.C is None:
             Y = np.asfortranarray(
-                space.U[:, : self.capacity], dtype=self._kernels.dtype
+                space.Y[:, : self.capacity], dtype=self._kernels.dtype
             )
             C, R, kept = orthonormalize(op(Y), self._kernels.rows)
             U = np.empty_like(C)
             self._kernels.combine(U, [(Y[:, kept], _inverse(R))])
             dropped = Y.shape[1] - len(kept)
         else:
-            C, U = space.C[:, : self.capacity], space.U[:, : self.capacity]
+            C, U = space.C[:, : self.capacity], space.Y[:, : self.capacity]
         self.basis.k = C.shape[1]
         self.basis.block[:, : self.basis.k] = C
         self.basis.U[:] = U

@@ -14,7 +14,7 @@ from solvers.results import PhaseSeconds
 AIM = 0.99  # the recurrence stops a little below the target: it drifts by rounding
 MAX_CORRECTIONS = 3
 STAGNATION = 0.99  # a cycle that leaves more than this of the residual
-MIN_RATES, MAX_RATES = 6, 60  # cycles that the adaptive refresh compares with
+MIN_RATES, MAX_RATES = 20, 60  # cycles that the adaptive refresh compares with
 RE_PROJECT = 1e-12
 
 
@@ -61,8 +61,8 @@ class GCRODRResult:
         cycles: restarts, the first cycle included.
         matvecs: products with A: steps, carry-over, recomputed residuals.
         preconditioner_applications: applications of M.
-        phases: seconds; `arnoldi` is what the others leave, `preconditioner` is M
-            wherever it is applied except in the carry-over.
+        phases: seconds; `preconditioner` is M wherever it is applied, `arnoldi` what
+            the others leave.
         space: to pass on, or None if nothing worth keeping was found.
         recycle_dim: vectors carried over from before and used.
         flags: what went wrong and what was done about it, sentences.
@@ -106,12 +106,12 @@ class Problem:
             return None
         if not isinstance(space, RecycleSpace):
             space = RecycleSpace(np.asarray(space))
-        if space.U.ndim != 2 or len(space.U) != len(self.b):
+        if space.Y.ndim != 2 or len(space.Y) != len(self.b):
             raise ValueError(
-                f"space has shape {space.U.shape}, but b has {len(self.b)} entries; "
+                f"space has shape {space.Y.shape}, but b has {len(self.b)} entries; "
                 "drop the space when the size changes"
             )
-        self._check_arithmetic(space.U, "space")
+        self._check_arithmetic(space.Y, "space")
         return space
 
     def precondition(self, v):
@@ -191,10 +191,10 @@ class Guard:
 class Run:
     """The cycles of one solve."""
 
-    def __init__(self, problem, recycling, m, maxiter, refresh, callback, hook):
+    def __init__(self, problem, recycling, m, maxiter, refresh, keep, callback, hook):
         self.problem, self.recycling, self.m = problem, recycling, m
         self.kernels, self.maxiter, self.policy = problem.kernels, maxiter, refresh
-        self.callback, self.hook = callback, hook
+        self.keep, self.callback, self.hook = keep, callback, hook
         self.norms, self.flags, self.rates = [], [], []
         self.cycles = self.recycle_dim = 0
         self.converged, self.space, self.given = False, None, None
@@ -260,7 +260,8 @@ class Run:
             elif action == "perturb":
                 self._perturb()
         self.converged = bool(self.residual_norm <= self.target)
-        self.space = self.recycling.space(self.rates[-MAX_RATES:])
+        if self.keep:
+            self.space = self.recycling.space(self.rates[-MAX_RATES:])
 
     def _recompute_residual(self):
         """Sets r = b - A x; x = 0 costs no product."""
@@ -272,10 +273,16 @@ class Run:
 
     def _carry_over(self, space):
         self.rates = list(space.rates)
-        dropped = self.recycling.load(space, self._op)
-        self.recycle_dim = self.recycling.basis.k
-        if dropped:
+        recycling, M = self.recycling, self.problem.M
+        start = M.seconds if M else 0.0
+        dropped = recycling.load(space, self._op)
+        recycling.seconds["carry_over"] -= M.seconds - start if M else 0.0
+        if dropped > recycling.basis.k:
+            recycling.drop()
+            self.flags.append("over half of the space was dependent; went on cold")
+        elif dropped:
             self.flags.append(f"dropped {dropped} dependent vectors of the space")
+        self.recycle_dim = recycling.basis.k
 
     def _op(self, Y):
         """Op Y for a block [n, j] of vectors like those of U."""
@@ -355,6 +362,8 @@ class Run:
         if self.policy == "never" and self.given is None:
             due = True
         self.rates.append(float(rate))
+        if self.residual_norm <= self.target and not self.keep:
+            due = False
         if due and recycling.capacity:
             recycling.refresh()
         if self.hook is not None:
