@@ -93,8 +93,9 @@ class FromMatrix:
         A = matrix_of(system)
         if self._apply is not None and matrices.same(A, self._memory):
             return False
-        self._memory, self._apply = matrices.remember(A), None
+        self._apply = None
         self._apply, self._real = self._build(A), not np.iscomplexobj(A)
+        self._memory = matrices.remember(A)
         return True
 
     def __call__(self, r: np.ndarray) -> np.ndarray:

@@ -70,25 +70,34 @@ class ScipyKrylov(KrylovSolver):
 
     def _attempt(self, task, b, atol, left):
         """One call of SciPy; what it raises on NaN or breakdown becomes a sentence."""
-        operator = spla.LinearOperator(
-            (b.size, b.size),
-            dtype=b.dtype,
-            matvec=(lambda v: task.A(task.M(v))) if task.preconditioned else task.A,
-        )
         try:
-            return self._call(task, operator, b, atol, left), ""
-        except (np.linalg.LinAlgError, RuntimeError, ValueError) as error:
+            return self._call(task, _operator(task), b, atol, left), ""
+        except (ArithmeticError, ValueError, RuntimeError) as error:
             return Run(np.zeros_like(b), 0, 1, []), f"SciPy: {error}"
 
     def _begin(self, task: Task) -> int:
-        """Called before the first call of SciPy; returns how many vectors it carries."""
+        """Called before the first call of SciPy; returns how many are carried."""
         return 0
 
     def _call(self, task, operator, b, atol, left) -> Run:
         raise NotImplementedError
 
-    def _back(self, task, t):
-        return task.M(t) if task.preconditioned else t
+
+def _operator(task):
+    """A M, or A without a preconditioner; SciPy would go on for ever with NaN."""
+
+    def product(v):
+        w = task.A(_back(task, v))
+        if not np.isfinite(w.sum()):
+            raise FloatingPointError("A or M returned NaN or infinite values")
+        return w
+
+    return spla.LinearOperator((task.b.size,) * 2, dtype=task.b.dtype, matvec=product)
+
+
+def _back(task, t):
+    """From the variable of A M to that of A."""
+    return task.M(t) if task.preconditioned else t
 
 
 class GMRES(ScipyKrylov):
@@ -125,7 +134,7 @@ class GMRES(ScipyKrylov):
             callback_type="legacy",  # maxiter counts steps
         )
         cycles = -(-len(norms) // self.m)
-        return Run(self._back(task, t), len(norms), cycles, norms)
+        return Run(_back(task, t), len(norms), cycles, norms)
 
 
 class BiCGStab(ScipyKrylov):
@@ -137,7 +146,7 @@ class BiCGStab(ScipyKrylov):
         before = task.A.count
         t, _ = spla.bicgstab(operator, b, rtol=0.0, atol=atol, maxiter=left)
         steps = -(-(task.A.count - before) // 2)
-        return Run(self._back(task, t), steps, 1, [])
+        return Run(_back(task, t), steps, 1, [])
 
 
 class LGMRES(ScipyKrylov):
@@ -206,7 +215,7 @@ class LGMRES(ScipyKrylov):
         # One product per cycle recomputes the residual; SciPy also makes one in the
         # end, if it converged.
         steps = max(0, task.A.count - before - len(cycles))
-        return Run(self._back(task, t), steps, len(cycles), [])
+        return Run(_back(task, t), steps, len(cycles), [])
 
 
 class GCROTmk(ScipyKrylov):
