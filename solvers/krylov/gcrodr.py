@@ -57,7 +57,7 @@ def gcrodr(
             the median ("adaptive"), or only while none was passed in ("never").
         keep: whether to renew the space after the last cycle too, for another system,
             and to return it.
-        callback: called with ||r|| / ||b|| after every step.
+        callback: called with ||r|| / ||b|| at the start and after every step.
         hook: called after every cycle; for tests and studies.
         rows: who owns which rows, if b and x are distributed.
 

@@ -236,8 +236,9 @@ class Run:
     def _iterate(self, space):
         self._recompute_residual()
         if self.residual_norm <= self.target:
-            self.norms, self.space = self.norms or [self.residual_norm], space
-            self.converged = True
+            if not self.norms:
+                self._on_step(self.residual_norm)
+            self.converged, self.space = True, space if self.keep else None
             return
         if space is not None:
             self._carry_over(space)
@@ -317,7 +318,7 @@ class Run:
         g = self._project()
         beta = self.kernels.norm(self.r)
         if not self.norms:
-            self.norms.append(beta)
+            self._on_step(beta)
         basis.steps, result = 0, arnoldi.Steps(np.zeros(0), beta, False)
         max_steps = min(self.m - basis.k, self.maxiter - self.iterations)
         if beta > AIM * self.target and max_steps > 0:

@@ -116,4 +116,4 @@ def test_complex_systems_are_refused_by_a_real_petsc():
         pytest.skip("this PETSc is built with complex numbers")
     one = LinearSystem(sp.csr_array(np.eye(2) * 1j), np.ones(2))
     with pytest.raises(TypeError, match="real numbers"):
-        solve_all([one], LU)
+        sequence.create(LU).solve(one, rtol=RTOL)
