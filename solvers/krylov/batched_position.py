@@ -117,7 +117,8 @@ def solve_position(
     zero = jnp.zeros(b.shape[0], int)
     dim = jnp.sum(alive, axis=-1)
     applied = dim if precondition is not None else zero
-    status = jnp.where(norm_b <= target, CONVERGED, RUNNING)
+    easy = (norm_b <= target) & jnp.isfinite(norm_b)
+    status = jnp.where(easy, CONVERGED, RUNNING)
     counts = Counts(zero, dim, applied, zero, zero, status)
     r = b.reshape(b.shape[0], -1)
     s = _State(jnp.zeros_like(b), r, norm_b, carry_over(op, Y, alive), zero, counts)
