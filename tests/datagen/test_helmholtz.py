@@ -23,7 +23,8 @@ SMALL = {"n": 65, "wavelengths": 4.0}
 
 
 def solve(system):
-    factor = spla.splu(system.to_csr().tocsc(), permc_spec="MMD_AT_PLUS_A")
+    settings = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
+    factor = spla.splu(system.to_csr().tocsc(), diag_pivot_thresh=0.01, **settings)
     return factor.solve(system.rhs.ravel()).reshape(system.rhs.shape)
 
 
@@ -58,7 +59,8 @@ def test_discretisation_is_second_order_up_to_the_corners():
             b[-end] += data[0][end] * w2 / h1
             b[:, -end] += data[1][end] * w1 / h2
         A = helmholtz_operator(k, (h1, h2)).to_csr().tocsc()
-        errors.append(np.abs(spla.spsolve(A, b.ravel()) - u.ravel()).max())
+        x = spla.splu(A, permc_spec="MMD_AT_PLUS_A").solve(b.ravel())
+        errors.append(np.abs(x - u.ravel()).max())
     orders = np.log2(np.divide(errors[:-1], errors[1:]))
     np.testing.assert_allclose(orders, 2.0, atol=0.1)
 
@@ -118,7 +120,7 @@ def test_energy_leaves_through_the_boundary():
 
 def test_waves_travel_outwards_like_the_free_space_solution():
     """Homogeneous medium: (i / 4) H0(k r) times the transform of the Gaussian."""
-    problem = Helmholtz(n=161, wavelengths=4.0, eta=0.0)
+    problem = Helmholtz(n=97, wavelengths=4.0, eta=0.0)
     k, w = problem.mean_wave_number, problem.source_width
     u = solve(problem.system(problem.sample(np.random.default_rng(3))))
     x, y = np.meshgrid(*problem.coordinates.values(), indexing="ij")

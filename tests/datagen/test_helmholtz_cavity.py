@@ -21,7 +21,8 @@ from solvers.sequence import create
 
 
 def factor(A):
-    return spla.splu(A.tocsc(), permc_spec="MMD_AT_PLUS_A")
+    settings = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
+    return spla.splu(A.tocsc(), diag_pivot_thresh=0.01, **settings)
 
 
 def solve(system):
