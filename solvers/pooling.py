@@ -306,6 +306,7 @@ def solve_by_gcrodr(
         maxiter=task.maxiter,
         space=None if carried is None else carried.W,
         mode="x",
+        selection="singular",  # the symmetric choice: it keeps all k on outliers
     )
     scale = np.linalg.norm(task.r) / task.norm_b
     found = Outcome(
