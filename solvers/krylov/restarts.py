@@ -22,6 +22,8 @@ RE_PROJECT = 1e-12
 class CycleState:
     """What a hook sees after every cycle: Op V_s = C B + V_{s+1} H, Op U = C.
 
+    The arrays are views that the next cycle overwrites.
+
     Attributes:
         op: Op for a block [n, j] like U; its products are counted like all others.
         C: [n, k] of this cycle.
