@@ -158,6 +158,7 @@ class KrylovSolver:
         )
         with np.errstate(all="ignore"):  # NaN and Inf end up in the record
             outcome = self._iterate(task)
+        setup += outcome.phases.setup
         outcome.phases = dataclasses.replace(outcome.phases, setup=setup)
         return outcome
 
