@@ -20,6 +20,7 @@ from solvers.krylov.batched_gcrodr import (
     iter_chains,
     solve_chains,
 )
+from solvers.krylov.batched_position import CONVERGED, solve_position
 from solvers.krylov.batched_spaces import carry_over, empty_space
 from solvers.krylov.gcrodr import gcrodr
 from solvers.sequence import LinearSystem
@@ -149,6 +150,15 @@ def test_cycle_keeps_its_invariants(shift):
             assert (np.diff(cycle.norms[c]) <= 1e-12 * norms[0][c]).all()
         norms.append(np.linalg.norm(r, axis=1))
     assert (np.diff(norms, axis=0) < 0).all()
+
+
+def test_basis_is_orthonormal_where_products_are_nearly_parallel():
+    operators, rhs = chains(length=1, shift=1e8)
+    b = rhs[:, 0].reshape(CHAINS, -1)
+    for cycle, _ in cycles_of(operators[0], b, 6, 16, 1, [9] * CHAINS):
+        np.testing.assert_array_equal(cycle.steps, 9)
+        for W in cycle.basis[:, :10]:
+            np.testing.assert_allclose(W @ W.T, np.eye(10), atol=1e-12)
 
 
 def test_new_space_is_the_best_of_the_search_space():
@@ -306,17 +316,42 @@ def test_known_solutions_take_no_steps():
     operators, rhs = chains(length=1)
     operator, b = operators[0], np.ones((CHAINS, 154))
     solutions = np.stack([np.linalg.solve(A, np.ones(154)) for A in dense(operator)])
-    Y = np.zeros((CHAINS, 6, 154))
+    Y, other = np.zeros((CHAINS, 6, 154)), rhs.reshape(CHAINS, -1)
     # Vectors that say the same twice are dropped; scaling does not matter.
-    Y[:, 0], Y[:, 2], Y[:, 3] = solutions, 1e6 * solutions, rhs.reshape(CHAINS, -1)
+    Y[:, 0], Y[:, 2], Y[:, 3] = solutions, 1e6 * solutions, other
+    Y[:, 4] = other + 1e-4 * np.random.default_rng(1).standard_normal(other.shape)
     op = functools.partial(apply_flat, operator)
     carry = jax.jit(functools.partial(carry_over, op))
     space = carry(Y, np.any(Y != 0, axis=-1))
-    np.testing.assert_array_equal(space.alive.sum(axis=-1), 2)
+    spaces = jax.device_get((space.alive, space.U, space.C))
+    for alive, U, C, A in zip(*spaces, dense(operator), strict=True):
+        assert alive.sum() == 3
+        np.testing.assert_allclose(C @ C.T, np.diag(alive), atol=1e-12)
+        np.testing.assert_allclose(U @ A.T, C, atol=1e-8)
     budget = np.full(CHAINS, 9)
     cycle, _ = one_cycle(operator, b, space, np.full(CHAINS, 1e-8), budget, 16)
     assert not cycle.steps.any()
     np.testing.assert_allclose(cycle.t, solutions, rtol=1e-8)
+
+
+@pytest.mark.slow
+def test_a_harmful_space_is_dropped():
+    # A swaps neighbours; U = e_0 has A U = e_1, so that the first product, A e_0, is
+    # gone once C is projected out, and the cycle can do nothing.
+    coefficients = np.zeros((2, 8, 2))
+    coefficients[:, 1::2, 0] = coefficients[:, ::2, 1] = 1
+    operator = StencilOperator(coefficients, ((-1,), (1,)))
+    b, Y = np.zeros((2, 8)), np.zeros((2, 2, 8))
+    b[:, 0], Y[0, 0, 0] = 1, 1
+    solve = functools.partial(solve_position, m=4, precondition=None, inner="float64")
+    carried = (Y, np.any(Y != 0, axis=-1))
+    limits = np.array([1e-8, 0.0, 100.0])
+    x, _, _, counts = jax.jit(solve)(operator, b, carried, limits)
+    np.testing.assert_allclose(x, np.eye(8)[[1, 1]], atol=1e-14)
+    np.testing.assert_array_equal(counts.drops, [1, 0])
+    np.testing.assert_array_equal(counts.status, CONVERGED)
+    np.testing.assert_array_equal(counts.iterations, [3, 2])
+    np.testing.assert_array_equal(counts.matvecs, [1 + 2 + 3, 3])
 
 
 def test_dependent_search_vectors_leave_a_smaller_sound_space():
