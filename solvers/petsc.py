@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from solvers.counting import CountingOperator
-from solvers.krylov.gcrodr import gcrodr
+from solvers.krylov.gcrodr import check_settings, gcrodr
 from solvers.preconditioners import FromMatrix
 from solvers.results import PhaseSeconds, SolveRecord, certify
 
@@ -97,8 +97,9 @@ class PetscSolver:
         if not (np.isfinite(A.data).all() and np.isfinite(system.rhs).all()):
             failure = "the system holds NaN or infinite entries"
         else:
+            self._prepare(A)
             try:
-                self._prepare(A)
+                self._ksp.setUp()
                 setup = time.perf_counter() - start
                 x, found, failure = self._run(system.rhs, rtol, maxiter, x0)
                 found["phases"] = self._phases(setup, time.perf_counter() - start)
@@ -140,7 +141,6 @@ class PetscSolver:
         if self.spd:
             self._matrix.mat.setOption(PETSc.Mat.Option.SPD, True)
         self._ksp.setOperators(self._matrix.mat)
-        self._ksp.setUp()
 
     def _configure(self):
         """Applies the options to this KSP alone."""
@@ -149,7 +149,13 @@ class PetscSolver:
         words = self.options.split()
         if "-ksp_norm_type" not in words and "preonly" not in words:
             self._ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
-        self._ksp.setFromOptions()
+        try:
+            self._ksp.setFromOptions()
+        except PETSc.Error:
+            ours = self._gcrodr()
+            if ours is None or ours.refusal is None:
+                raise
+            raise ours.refusal from None  # PETSc only passes on that there was one
 
     def _gcrodr(self):
         """Our GCRO-DR if it is what the options ask for, else None."""
@@ -315,12 +321,13 @@ class GCRODR:
     Attributes:
         space: what the next system starts from.
         result: the last `GCRODRResult`.
+        refusal: what was wrong with the options, or None.
     """
 
     def __init__(self):
         self.m, self.k, self.recycle = 40, 20, True
         self.settings = {"refresh": "always", "selection": "harmonic", "mode": "t"}
-        self.space = self.result = self._operators = None
+        self.space = self.result = self._operators = self.refusal = None
 
     def create(self, ksp) -> None:
         """Asks PETSc for right preconditioning and true residual norms."""
@@ -328,26 +335,31 @@ class GCRODR:
         ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
 
     def setFromOptions(self, ksp) -> None:  # noqa: N802
-        """Reads the options."""
+        """Reads the options.
+
+        Raises:
+            ValueError: for settings out of range, or left preconditioning.
+        """
         options = PETSc.Options(ksp.getOptionsPrefix())
         self.m = options.getInt("ksp_gcrodr_m", self.m)
         self.k = options.getInt("ksp_gcrodr_k", self.k)
         self.recycle = options.getBool("ksp_gcrodr_recycle", self.recycle)
         for name, value in self.settings.items():
             self.settings[name] = options.getString(f"ksp_gcrodr_{name}", value)
+        try:
+            check_settings(self.m, self.k, **self.settings)
+            if options.getString("ksp_pc_side", "right").lower() != "right":
+                raise ValueError("GCRODR preconditions on the right; drop -ksp_pc_side")
+        except ValueError as error:
+            self.refusal = error
+            raise
 
     def reset(self, ksp) -> None:
         """Drops the space."""
         self.space = self.result = self._operators = None
 
     def solve(self, ksp, b, x) -> None:
-        """Solves with what the KSP holds; sets its reason, counts and history.
-
-        Raises:
-            ValueError: for left preconditioning, or settings out of range.
-        """
-        if ksp.getPCSide() != PETSc.PC.Side.RIGHT:
-            raise ValueError("GCRODR preconditions on the right; drop -ksp_pc_side")
+        """Solves with what the KSP holds; sets its reason, counts and history."""
         A, P = ksp.getOperators()
         products = CountingOperator(_product(A, A.mult))
         precondition = CountingOperator(_product(A, _preconditioning(ksp, A)))
@@ -360,7 +372,7 @@ class GCRODR:
             x.getArray(readonly=True).copy() if ksp.getInitialGuessNonzero() else None,
             M=None if no_pc and not A.getNullSpace().handle else precondition,
             m=m,
-            k=min(self.k, m - 1) if self.k < self.m else self.k,
+            k=min(self.k, m - 1),
             rtol=ksp.rtol,
             atol=ksp.atol,
             maxiter=ksp.max_it,

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from solvers import matrices
-from solvers.krylov.gcrodr import gcrodr
+from solvers.krylov.gcrodr import check_settings, gcrodr
 from solvers.krylov.recycle import RecycleSpace
 from solvers.krylov_solver import ACCEPT, KrylovSolver, Outcome, Task
 
@@ -108,16 +108,9 @@ class RecyclingGMRES(KrylovSolver):
         adaptive: bool = True,
     ):
         super().__init__(preconditioner=preconditioner, frozen=frozen)
-        if not 0 <= k < m:
-            raise ValueError(f"k is {k} and m is {m}; expected 0 <= k < m")
-        for name, value, known in (
-            ("selection", selection, ("harmonic", "singular")),
-            ("mode", mode, ("t", "x")),
-            ("refresh", refresh, ("always", "adaptive", "never")),
-            ("costs", costs, ("counted", "measured")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
+        check_settings(m, k, mode, selection, refresh)
+        if costs not in ("counted", "measured"):
+            raise ValueError(f"costs is {costs!r}; known: counted, measured")
         self.carry, self.m, self.k = carry and k > 0, m, k
         self.method = "skr" if carry else "gcrodr_cold"
         self.options = {"selection": selection, "mode": mode, "refresh": refresh}

@@ -71,7 +71,11 @@ def gcrodr(
     """
     start = time.perf_counter()
     problem = Problem(A, M, b, x0, rows)
-    _check_settings(m, k, problem.size, maxiter, mode, selection, refresh)
+    check_settings(m, k, mode, selection, refresh)
+    if m > problem.size:
+        raise ValueError(f"m is {m}; expected at most {problem.size}, the unknowns")
+    if maxiter < 0:
+        raise ValueError(f"maxiter is {maxiter}; expected 0 or more steps")
     space = None if k == 0 else problem.check_space(space)
     flexible = mode == "x" and problem.M is not None
     kernels = problem.kernels
@@ -82,13 +86,22 @@ def gcrodr(
     return run.result(time.perf_counter() - start)
 
 
-def _check_settings(m, k, n, maxiter, mode, selection, refresh):
-    if not 1 <= m <= n:
-        raise ValueError(f"m is {m}; expected 1 <= m <= {n}, the number of unknowns")
+def check_settings(
+    m: int,
+    k: int,
+    mode: str = "t",
+    selection: str = "harmonic",
+    refresh: str = "always",
+) -> None:
+    """Looks at the settings of `gcrodr` that do not depend on the system.
+
+    Raises:
+        ValueError: naming the one that is out of range.
+    """
+    if m < 1:
+        raise ValueError(f"m is {m}; expected 1 or more")
     if not 0 <= k < m:
         raise ValueError(f"k is {k}; expected 0 <= k < m = {m} (0 is GMRES(m))")
-    if maxiter < 0:
-        raise ValueError(f"maxiter is {maxiter}; expected 0 or more steps")
     for name, value, known in (
         ("mode", mode, ("t", "x")),
         ("selection", selection, ("harmonic", "singular")),

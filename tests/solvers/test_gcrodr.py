@@ -366,8 +366,8 @@ A300 = sp.eye_array(300, format="csr")
     [
         ({"k": 24}, ValueError, "0 <= k < m"),
         ({"k": -1}, ValueError, "0 <= k < m"),
-        ({"m": 0, "k": 0}, ValueError, "1 <= m"),
-        ({"m": 301}, ValueError, "number of unknowns"),
+        ({"m": 0, "k": 0}, ValueError, "expected 1 or more"),
+        ({"m": 301}, ValueError, "at most 300"),
         ({"maxiter": -1}, ValueError, "maxiter"),
         ({"mode": "y"}, ValueError, "known: t, x"),
         ({"selection": "best"}, ValueError, "harmonic"),

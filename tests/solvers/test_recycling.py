@@ -264,8 +264,8 @@ def test_zero_right_side_is_solved_by_zero():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"m": 20, "k": 20}, "k is 20 and m is 20"),
-        ({"m": 0, "k": 0}, "0 <= k < m"),
+        ({"m": 20, "k": 20}, "k is 20; expected 0 <= k < m = 20"),
+        ({"m": 0, "k": 0}, "expected 1 or more"),
         ({"k": -1}, "0 <= k < m"),
         ({"mode": "z"}, "known: t, x"),
         ({"selection": "z"}, "known: harmonic"),
