@@ -60,6 +60,10 @@ class Problem(Protocol):
         preconditioner: name in `solvers.preconditioners` that suits the matrices.
         num_systems: linear systems per sample: time steps or frequencies, solved in
             order; 1 for stationary problems.
+
+    Two more are optional: `mesh`, a `datagen.problems.meshes.Mesh`, on sets whose only
+    axis is `node`; `steps` [num_systems] and `step_name`, the times (or frequencies) of
+    the systems and what they are.
     """
 
     name: str
