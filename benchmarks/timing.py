@@ -7,8 +7,6 @@ import pathlib
 import platform
 from collections.abc import Callable
 
-import numpy as np
-
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -17,7 +15,10 @@ THREAD_VARIABLES = (
 
 
 def pin_one_core() -> int | None:
-    """Binds this process and its later threads to one core; call before JAX runs.
+    """Binds this process and its later threads to one core.
+
+    Call it before NumPy is imported, as its BLAS counts the cores then: two threads on
+    one core wait for each other. Hence the imports inside functions in this folder.
 
     Returns:
         The core, or None where the system cannot bind processes.
@@ -94,15 +95,23 @@ def report(rows: list[dict], *, title: str, json_path: str | None, **context) ->
         f"{machine['cpu']}, {machine['cores_used']} of {machine['cores_on_machine']} "
         f"cores, load {machine['load_average']}, {machine['date']}"
     )
-    if json_path is not None:
-        content = {"title": title, "hardware": machine, **context, "rows": rows}
-        text = json.dumps(content, indent=1, default=_plain)
-        pathlib.Path(json_path).write_text(text + "\n")
-        print(f"wrote {json_path}")
+    write_json(json_path, title=title, rows=rows, **context)
+
+
+def write_json(json_path: str | None, *, title: str, rows: list[dict], **context):
+    """Writes rows with the hardware beside them; does nothing without a path."""
+    if json_path is None:
+        return
+    content = {"title": title, "hardware": hardware(), **context, "rows": rows}
+    text = json.dumps(content, indent=1, default=_plain)
+    pathlib.Path(json_path).write_text(text + "\n")
+    print(f"wrote {json_path}")
 
 
 def _plain(value):
     """NumPy scalars as Python numbers."""
+    import numpy as np
+
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
