@@ -193,7 +193,7 @@ class Method:
 
 GUESS = ("guess", "window")  # of `solvers.guesses`, for methods that take x0
 KRYLOV = ("preconditioner", "frozen", *GUESS)
-RECYCLING = ("m", "k", "preconditioner", *GUESS)
+RECYCLING = ("m", "k", *KRYLOV)
 _GMRES_DR = "solvers.recycling:RecyclingGMRES"
 _SCIPY = "solvers.scipy_krylov:"
 _SHORT = "solvers.short_recurrences:"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse.linalg as spla
 
 from solvers.krylov.deflated_cg import DeflationSpace, deflated_cg
@@ -180,6 +181,17 @@ def test_ritz_vectors_of_an_invariant_space_are_exact():
     np.testing.assert_allclose(A @ W, W * [1.0, 2.0], atol=1e-8)
 
 
+def test_ritz_vectors_belong_to_the_preconditioned_matrix():
+    A, _ = hermitian(np.linspace(1, 9, 9))
+    scale = np.geomspace(0.1, 10, 9)
+    values, vectors = scipy.linalg.eigh(A, np.diag(1 / scale))  # A v = theta M^-1 v
+    Z = vectors[:, [8, 0, 4, 1]] @ np.random.default_rng(0).standard_normal((4, 4))
+    W = Z @ ritz_coefficients(Z, A @ Z, scale[:, None] * (A @ Z), 2)
+    np.testing.assert_allclose(
+        scale[:, None] * (A @ W), W * values[:2], atol=1e-8 * abs(W).max()
+    )
+
+
 def test_harvest_sizes_are_checked():
     with pytest.raises(ValueError, match="k is 0"):
         RitzHarvest(0, window=3)
@@ -218,3 +230,6 @@ def test_minres_ends_on_an_invariant_space():
     result = solve(A, b, minres, rtol=1e-12)
     assert result.iterations == 2
     np.testing.assert_allclose(result.x, -Q[:, 0] / 2 + Q[:, 3] / 3, atol=1e-10)
+    result = solve(np.diag([2.0, 3.0]), np.array([4.0, 0.0]), minres)  # exactly
+    np.testing.assert_array_equal(result.x, [2.0, 0.0])
+    assert not result.failure
