@@ -11,7 +11,7 @@ the files.
 Where PETSc is installed `--config.solver.preconditioner=icc0` takes fewer iterations,
 each of them cheaper.
 
-Variants: `:small` (mesh size 0.02, 11 000 nodes), `:quick` (0.05, 1 800 nodes).
+Variants: `:small` (mesh size 0.02, 11 537 nodes), `:quick` (0.05, 1 813 nodes).
 """
 
 import ml_collections

@@ -153,8 +153,8 @@ def test_rejects_impossible_settings(settings, message):
         Darcy3d(**settings)
 
 
-def test_two_dimensional_samples_keep_their_bytes():
-    """Golden numbers of the first release; files of old plans must not change."""
+def test_two_dimensional_matrices_keep_their_bytes():
+    """The diagonal is summed as before 3-D came; files of old plans must not change."""
     problem = Darcy(n=9)
     sample = problem.sample(np.random.default_rng(6))
     coefficients = problem.system(sample).operator.coefficients
