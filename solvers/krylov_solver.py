@@ -121,8 +121,7 @@ class KrylovSolver:
         else:
             outcome = self._prepare_and_iterate(system, A, M, b, x, rtol, maxiter)
         outcome.phases = _all_phases(outcome, A, M, time.perf_counter() - start)
-        applications = M.count if self.preconditioner.name != "none" else 0
-        return self._report(system, outcome, rtol, A.count, applications, start)
+        return self._report(system, outcome, rtol, A.count, M.count, start)
 
     def reset(self) -> None:
         """Drops everything carried from earlier systems."""
