@@ -9,9 +9,10 @@ import scipy.sparse.linalg as spla
 from families import diffusion, gaussian_field
 from misassembled import lognormal_exponent
 
-from solvers.krylov.blocks import orthonormalize
+from solvers.krylov import arnoldi
+from solvers.krylov.blocks import Kernels, orthonormalize
 from solvers.krylov.gcrodr import gcrodr
-from solvers.krylov.recycle import RecycleSpace
+from solvers.krylov.recycle import RecycleSpace, Recycling
 from solvers.krylov.ritz import delta, harmonic_ritz
 
 M, K = 24, 10
@@ -141,6 +142,46 @@ def test_cycles_minimise_over_recycled_and_krylov_vectors(name):
     chosen = np.argsort(np.abs(theta))[: states[1].U.shape[1]]
     wanted = gmres.V[:, :m] @ Z[:, chosen]
     assert delta(wanted, states[1].U) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["spd", "nonsymmetric", "complex"])
+def test_delayed_projection_repairs_what_the_first_one_left(name):
+    """Op V = V H and orthonormal V, though every first projection is off by 1e-6."""
+    A = matrix(name)
+    rng = np.random.default_rng(0)
+
+    class Sloppy(Kernels):
+        def pair(self, Q, X):
+            products = super().pair(Q, X)
+            products[:-1, 1] += 1e-6 * rng.standard_normal(Q.shape[1])
+            return products
+
+    basis = arnoldi.Basis(300, M, 0, A.dtype)
+    b = right_side(A)
+    basis.block[:, 0] = b / norm(b)
+    steps = arnoldi.run(
+        lambda v, j: A @ v,
+        basis,
+        Sloppy(A.dtype),
+        beta=norm(b),
+        target=0.0,
+        max_steps=M,
+        on_step=lambda residual_norm: None,
+    )
+    V, H = basis.V, basis.H
+    assert not steps.breakdown
+    assert norm(V.conj().T @ V - np.eye(M + 1)) <= 1e-11
+    assert norm(A @ V[:, :-1] - V @ H) <= 1e-11 * norm(H)
+    assert np.all(np.abs(np.tril(H, -2)) == 0)
+
+
+def test_a_space_nobody_wants_is_not_made(monkeypatch):
+    A, calls = matrix("spd"), []
+    real = Recycling.refresh
+    monkeypatch.setattr(Recycling, "refresh", lambda self: calls.append(real(self)))
+    result = gcrodr(A, right_side(A), m=M, k=K, keep=False)
+    assert result.space is None
+    assert len(calls) == result.cycles - 1
 
 
 def test_ordered_qz_never_splits_a_conjugate_pair():

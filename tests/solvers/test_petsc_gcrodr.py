@@ -159,10 +159,10 @@ def test_null_space_of_a_neumann_problem_is_projected_out():
     import solvers.petsc
 
     n = 60
-    ones = np.ones(n)
-    A = sp.diags_array([-ones[1:], 2 * ones, -ones[1:]], offsets=[-1, 0, 1]).tolil()
-    A[0, 0] = A[-1, -1] = 1
-    A = sp.csr_array(A)
+    difference = sp.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n))
+    A = sp.csr_array(
+        difference.T @ sp.diags_array(np.linspace(1, 9, n - 1) ** 2) @ difference
+    )
     matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data))
     null_space = PETSc.NullSpace().create(constant=True)
     matrix.setNullSpace(null_space)
