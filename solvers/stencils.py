@@ -104,17 +104,16 @@ class StencilOperator:
         In float64 or complex128. Entries that leave the grid are dropped, zeros inside
         are kept: the pattern depends on the grid alone. NumPy only.
         """
-        numbers = np.arange(self.num_unknowns, dtype=np.int32).reshape(self.grid_shape)
-        rows, columns, values = [], [], []
-        for k, offset in enumerate(self.offsets):
-            here, there = _overlap(offset, self.grid_shape)
-            value = double(self.coefficients[index, ..., k])[here]
-            rows.append(numbers[here].ravel())
-            columns.append(numbers[there].ravel())
-            values.append(value.ravel())
-        entries = (np.concatenate(rows), np.concatenate(columns))
-        shape = (self.num_unknowns, self.num_unknowns)
-        return sp.coo_array((np.concatenate(values), entries), shape=shape).tocsr()
+        values = [
+            double(self.coefficients[index, ..., k])[
+                _overlap(offset, self.grid_shape)[0]
+            ].ravel()
+            for k, offset in enumerate(self.offsets)
+        ]
+        sources, columns, starts = _csr_pattern(self.grid_shape, self.offsets)
+        # Copies: SciPy may reorder the arrays of a matrix in place.
+        arrays = (np.concatenate(values)[sources], columns.copy(), starts.copy())
+        return sp.csr_array(arrays, shape=(self.num_unknowns, self.num_unknowns))
 
     def residual(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Residual b - A u in NumPy float64 or complex128, all [batch, *grid]."""
@@ -175,6 +174,19 @@ def relative_to(norm: np.ndarray, scale: np.ndarray) -> np.ndarray:
     norm, scale = np.asarray(norm, np.float64), np.asarray(scale, np.float64)
     safe = np.where(scale == 0, 1.0, scale)
     return np.where((scale == 0) & (norm != 0), np.inf, norm / safe)
+
+
+@functools.lru_cache(maxsize=8)
+def _csr_pattern(shape: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]):
+    """Where each entry comes from, its column, and the row starts; rows sorted."""
+    numbers = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+    pairs = [_overlap(offset, shape) for offset in offsets]
+    rows = np.concatenate([numbers[here].ravel() for here, _ in pairs])
+    columns = np.concatenate([numbers[there].ravel() for _, there in pairs])
+    sources = np.arange(rows.size)
+    size = (numbers.size, numbers.size)
+    pattern = sp.coo_array((sources, (rows, columns)), shape=size).tocsr()
+    return pattern.data, pattern.indices, pattern.indptr
 
 
 def _overlap(offset: tuple[int, ...], shape: tuple[int, ...]):

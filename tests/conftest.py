@@ -1,12 +1,18 @@
 """Shared test settings: every test runs in the precision of its directory."""
 
 import os
-import pathlib
-import subprocess
-import sys
 
-import jax
-import pytest
+# One thread of BLAS per test process, as in datagen: threads that wait for a core that
+# another process holds make small products a hundred times slower. Before NumPy loads.
+for variable in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{variable}_NUM_THREADS", "1")
+
+import pathlib  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent
 QUICK = "configs/mgno_darcy.py:quick"

@@ -400,7 +400,7 @@ def test_rejects_impossible_settings(settings, message):
 
 
 def test_rejects_unknown_problems():
-    with pytest.raises(ValueError, match="unknown problem 'stokes'; known: .*darcy"):
+    with pytest.raises(ValueError, match=r"unknown problem 'stokes'; known: .*darcy"):
         problems.create("stokes")
 
 
