@@ -119,6 +119,14 @@ def test_recycled_cg_improves_its_space(fixed_layout):
     assert recycled[1] < once[1]
 
 
+def test_recycled_cg_applies_a_new_preconditioner_to_its_space(fixed_layout):
+    solver = sequence.create("recycled_cg", k=20, preconditioner="ssor")
+    for one in fixed_layout[:3]:
+        _, record = solver.solve(one, rtol=RTOL)
+    assert record.preconditioner_applications == record.iterations + 20
+    assert record.matvecs == record.iterations + 20 + 1
+
+
 def test_recycled_cg_keeps_its_products_while_the_matrix_stays():
     one = inclusions.systems(1, 32)[0]
     rng = np.random.default_rng(0)
