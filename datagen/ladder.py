@@ -118,10 +118,12 @@ class Ladder:
     def _solve_system(self, system: sequence.LinearSystem, climb: "_Climb") -> bool:
         """Tries the rungs; returns whether one was accepted."""
         record, residual = None, np.nan
+        follows = getattr(self.problem, "starts_from_previous", False)
+        x0 = climb.previous if follows else None
         for rung, method, maxiter in self._rungs(self._carried):
             try:
                 x, record = self._solver(method).solve(
-                    system, rtol=self.solver["rtol"], maxiter=maxiter
+                    system, rtol=self.solver["rtol"], maxiter=maxiter, x0=x0
                 )
                 residual = true_residual(system, x)
                 if residual <= self.solver["accept_rtol"]:

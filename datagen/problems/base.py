@@ -61,9 +61,10 @@ class Problem(Protocol):
         num_systems: linear systems per sample: time steps or frequencies, solved in
             order; 1 for stationary problems.
 
-    Two more are optional: `mesh`, a `datagen.problems.meshes.Mesh`, on sets whose only
+    Others are optional: `mesh`, a `datagen.problems.meshes.Mesh`, on sets whose only
     axis is `node`; `steps` [num_systems] and `step_name`, the times (or frequencies) of
-    the systems and what they are.
+    the systems and what they are; `starts_from_previous`, True where the solution of
+    one system is a good start for the next, as in time stepping.
     """
 
     name: str

@@ -69,6 +69,7 @@ class Heat:
     matrices = "spd"
     preconditioner = "ssor"
     step_name = "time"
+    starts_from_previous = True
     mesh = None
 
     def __post_init__(self):

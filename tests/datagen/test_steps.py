@@ -221,6 +221,24 @@ def test_an_error_in_a_later_step_stays_in_the_sample(monkeypatch):
     assert solved.failures == ("setting up system 2: ValueError: no third step",)
 
 
+@pytest.mark.parametrize("follows", [True, False])
+def test_time_steps_start_from_the_solution_before(monkeypatch, follows):
+    starts = []
+
+    class Spying(DirectSolver):
+        def solve(self, system, *, rtol, maxiter=None, x0=None):
+            starts.append(x0)
+            return super().solve(system, rtol=rtol)
+
+    monkeypatch.setitem(sequence.METHODS, "spying", sequence.Method(Spying))
+    monkeypatch.setattr(Decay, "starts_from_previous", follows, raising=False)
+    solved = Ladder(Decay(), SOLVER | {"method": "spying"}).solve(sample_rng(1, 0))
+    assert starts[0] is None
+    for x0, before in zip(starts[1:], solved.fields["solution"], strict=False):
+        assert (x0 is not None) == follows
+        assert not follows or np.array_equal(x0, before[1:-1])
+
+
 def test_counts_are_summed_and_the_worst_residual_is_kept(monkeypatch):
     class Counting(DirectSolver):
         calls = 0
