@@ -109,13 +109,18 @@ class Kernels:
 
     def combine(self, out: np.ndarray, pairs) -> None:
         """Out <- sum of Q T over the pairs (Q [n, i], T [i, j])."""
-        for rows in _chunks(len(out)):
-            target = out[rows].T
-            for count, (Q, T) in enumerate(pairs):
-                if count == 0:
-                    np.matmul(T.T, Q[rows].T, out=target)
-                else:
-                    target += T.T @ Q[rows].T
+        self.combine_all([(out, pairs)])
+
+    def combine_all(self, sums) -> None:
+        """Like `combine` for several (out, pairs), in one pass over the rows."""
+        for rows in _chunks(len(sums[0][0])):
+            for out, pairs in sums:
+                target = out[rows].T
+                for count, (Q, T) in enumerate(pairs):
+                    if count == 0:
+                        np.matmul(T.T, Q[rows].T, out=target)
+                    else:
+                        target += T.T @ Q[rows].T
 
     def norm(self, w: np.ndarray) -> float:
         """||w||_2 over all processes."""

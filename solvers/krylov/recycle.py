@@ -103,10 +103,14 @@ class Recycling:
             Y = np.asfortranarray(
                 space.Y[:, : self.capacity], dtype=self._kernels.dtype
             )
-            C, R, kept = orthonormalize(op(Y), self._kernels.rows)
-            U = np.empty_like(C)
-            self._kernels.combine(U, [(Y[:, kept], _inverse(R))])
+            Q, R, kept = orthonormalize(op(Y), self._kernels.rows)
             dropped = Y.shape[1] - len(kept)
+            Y = Y[:, kept]
+            norms = np.sqrt(self._squares(Y))
+            T, Z = _untangle(norms[:, None] * _inverse(R))
+            C, U = np.empty_like(Q), np.empty_like(Q)
+            pairs = (C, [(Q, Z)]), (U, [(Y, T / norms[:, None])])
+            self._kernels.combine_all(pairs)
         else:
             C, U = space.C[:, : self.capacity], space.Y[:, : self.capacity]
         self.basis.k = C.shape[1]
@@ -124,7 +128,8 @@ class Recycling:
         P = self._select(G, S, gram)
         if P.shape[1]:
             Q, R, kept = small_qr(G @ P)
-            T = P[:, kept] @ _inverse(R)
+            T, Z = _untangle(P[:, kept] @ _inverse(R))
+            Q = Q @ Z
         dense += time.perf_counter() - begin
         if P.shape[1]:
             self._combine(Q, T)
@@ -132,6 +137,10 @@ class Recycling:
             self._scale = 1 / np.linalg.norm(T, axis=0)
         self.seconds["dense"] += dense
         self.seconds["refresh"] += time.perf_counter() - start - dense
+
+    def _squares(self, U):
+        """Squared norms of the columns, over all processes."""
+        return self._kernels.rows.reduce(np.einsum("ij,ij->j", U.conj(), U).real)
 
     def _forget_products(self):
         """C^H U and the norms of U are computed when they are needed."""
@@ -142,8 +151,7 @@ class Recycling:
         kernels, basis, k = self._kernels, self.basis, self.basis.k
         steps, U, W = basis.steps, basis.U, basis.W
         if self._scale is None:
-            squares = np.einsum("ij,ij->j", U.conj(), U).real
-            self._scale = 1 / np.sqrt(kernels.rows.reduce(squares))
+            self._scale = 1 / np.sqrt(self._squares(U))
         D = self._scale
         G = np.zeros((k + steps + 1, k + steps), kernels.dtype)
         G[:k, :k] = np.diag(D)
@@ -190,15 +198,30 @@ class Recycling:
         k, steps = basis.k, basis.steps
         of_U, of_V = self._scale[:, None] * T[:k], T[k:]
         spare.k, spare.steps = Q.shape[1], 0
-        kernels.combine(spare.C, [(basis.W, Q)])
         if self.Z is not None:
-            kernels.combine(spare.U, [(self.Z[:, :steps], of_V), (basis.U, of_U)])
+            form_U = [(self.Z[:, :steps], of_V), (basis.U, of_U)]
         elif k + steps < basis.m:  # a short cycle leaves a gap between V and U
-            kernels.combine(spare.U, [(basis.V[:, :steps], of_V), (basis.U, of_U)])
+            form_U = [(basis.V[:, :steps], of_V), (basis.U, of_U)]
         else:
             rows = np.concatenate([of_V, np.zeros((1, Q.shape[1])), of_U])
-            kernels.combine(spare.U, [(basis.block[:, k : basis.m + 1 + k], rows)])
+            form_U = [(basis.block[:, k : basis.m + 1 + k], rows)]
+        kernels.combine_all([(spare.C, [(basis.W, Q)]), (spare.U, form_U)])
         self.basis, self._spare = spare, basis
+
+
+def _untangle(T):
+    """Rotates C and U alike so that the columns of U become orthogonal.
+
+    U = V^ T comes out of a triangle. Where Op has eigenvalues many orders apart, all
+    its columns contain mostly the vector of the smallest one, and scaled to norm one
+    they are parallel up to rounding: after a few cycles the space would be lost. The
+    right singular vectors Z of T undo that at the price of a small SVD.
+
+    Returns:
+        T Z, whose columns are orthogonal, and the unitary Z.
+    """
+    X, sizes, Zh = np.linalg.svd(T, full_matrices=False)
+    return X * sizes, Zh.conj().T
 
 
 def _inverse(R):

@@ -15,7 +15,7 @@ AIM = 0.99  # the recurrence stops a little below the target: it drifts by round
 MAX_CORRECTIONS = 3
 STAGNATION = 0.99  # a cycle that leaves more than this of the residual
 MIN_RATES, MAX_RATES = 20, 60  # cycles that the adaptive refresh compares with
-RE_PROJECT = 1e-12
+RE_PROJECT = 1e-4  # share of C in r above which one projection is not exact enough
 
 
 @dataclasses.dataclass(frozen=True)

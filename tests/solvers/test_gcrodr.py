@@ -175,6 +175,28 @@ def test_delayed_projection_repairs_what_the_first_one_left(name):
     assert np.all(np.abs(np.tril(H, -2)) == 0)
 
 
+def test_eigenvalues_many_orders_apart_are_all_kept():
+    """Inclusions of high contrast: U must not collapse to its longest direction."""
+    values = np.r_[10.0 ** -np.arange(1.0, 8.0), np.linspace(1, 3, 293)]
+    basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((300, 300)))
+    A = (basis * values) @ basis.T
+    widths = []
+
+    def check(state):
+        lengths = np.linalg.norm(state.Y, axis=0)
+        widths.append(np.linalg.cond(state.Y / lengths))
+
+    first = gcrodr(A, right_side(A), m=M, k=K, hook=check)
+    space = first.space.for_another_matrix()
+    result = gcrodr(A, right_side(A, 8), m=M, k=K, space=space)
+    assert first.converged
+    assert result.converged
+    assert result.recycle_dim >= K - 1
+    assert max(widths) <= 1e3
+    assert delta(basis[:, :7], result.space.Y) <= 1e-5
+    assert result.iterations <= 0.4 * first.iterations
+
+
 def test_a_space_nobody_wants_is_not_made(monkeypatch):
     A, calls = matrix("spd"), []
     real = Recycling.refresh
