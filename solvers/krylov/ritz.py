@@ -45,7 +45,9 @@ def harmonic_ritz(G: np.ndarray, S: np.ndarray, k: int) -> np.ndarray:
         nonlocal chosen
         with np.errstate(divide="ignore", invalid="ignore"):
             size = np.abs(alpha) / np.abs(beta)
-        flags = _leading(np.nan_to_num(size, nan=0.0, posinf=np.finfo(float).max), k)
+        size = np.nan_to_num(size, nan=0.0, posinf=np.finfo(float).max)
+        pairs = np.flatnonzero(alpha.imag > 0) if output == "real" else ()
+        flags = _leading(size, pairs, k)
         chosen = int(flags.sum())
         return flags
 
@@ -56,20 +58,21 @@ def harmonic_ritz(G: np.ndarray, S: np.ndarray, k: int) -> np.ndarray:
     return Z[:, :chosen]
 
 
-def _leading(size: np.ndarray, k: int) -> np.ndarray:
+def _leading(size: np.ndarray, pairs: np.ndarray, k: int) -> np.ndarray:
     """Marks the k largest sizes, or fewer where that would split a conjugate pair.
 
-    The members of a pair have equal sizes up to rounding.
+    The members of a pair follow each other; `pairs` holds the places of the first ones.
     """
-    if k >= len(size):
-        return np.ones(len(size), bool)
-    ordered = np.sort(size)[::-1]
-    count = k
-    while count > 0 and ordered[count - 1] - ordered[count] <= 1e-9 * ordered[0]:
-        count -= 1
-    if count == 0:  # one cluster of more than k: nothing to tell them apart
-        return np.arange(len(size)) < k
-    return size > 0.5 * (ordered[count - 1] + ordered[count])
+    flags = np.zeros(len(size), bool)
+    second = {int(i) + 1 for i in pairs}
+    for i in np.argsort(-size, kind="stable"):
+        if i in second:
+            continue
+        members = slice(i, i + 2 if i + 1 in second else i + 1)
+        if flags.sum() + members.stop - members.start > k:
+            break
+        flags[members] = True
+    return flags
 
 
 def smallest_singular(G: np.ndarray, gram: np.ndarray, k: int) -> np.ndarray:
