@@ -11,6 +11,8 @@ from solvers.krylov import arnoldi
 from solvers.krylov.blocks import Kernels, orthonormalize
 from solvers.krylov.ritz import harmonic_ritz, small_qr, smallest_singular
 
+TANGLED = 1e3  # condition of U beyond which its columns are made orthogonal
+
 
 @dataclasses.dataclass(frozen=True)
 class RecycleSpace:
@@ -107,7 +109,7 @@ class Recycling:
             dropped = Y.shape[1] - len(kept)
             Y = Y[:, kept]
             norms = np.sqrt(self._squares(Y))
-            T, Z = _untangle(norms[:, None] * _inverse(R))
+            T, Z = _untangle(norms[:, None] * _inverse(R), np.inf)
             C, U = np.empty_like(Q), np.empty_like(Q)
             pairs = (C, [(Q, Z)]), (U, [(Y, T / norms[:, None])])
             self._kernels.combine_all(pairs)
@@ -128,7 +130,9 @@ class Recycling:
         P = self._select(G, S, gram)
         if P.shape[1]:
             Q, R, kept = small_qr(G @ P)
-            T, Z = _untangle(P[:, kept] @ _inverse(R))
+            inverse = _inverse(R)
+            spread = np.linalg.norm(R) * np.linalg.norm(inverse)
+            T, Z = _untangle(P[:, kept] @ inverse, spread)
             Q = Q @ Z
         dense += time.perf_counter() - begin
         if P.shape[1]:
@@ -209,17 +213,20 @@ class Recycling:
         self.basis, self._spare = spare, basis
 
 
-def _untangle(T):
+def _untangle(T, spread):
     """Rotates C and U alike so that the columns of U become orthogonal.
 
     U = V^ T comes out of a triangle. Where Op has eigenvalues many orders apart, all
     its columns contain mostly the vector of the smallest one, and scaled to norm one
     they are parallel up to rounding: after a few cycles the space would be lost. The
-    right singular vectors Z of T undo that at the price of a small SVD.
+    right singular vectors Z of T undo that at the price of a small SVD, which a small
+    `spread`, a bound on the condition of T, makes unnecessary.
 
     Returns:
-        T Z, whose columns are orthogonal, and the unitary Z.
+        T Z, whose columns are orthogonal if they have to, and the unitary Z.
     """
+    if spread < TANGLED:
+        return T, np.eye(T.shape[1])
     X, sizes, Zh = np.linalg.svd(T, full_matrices=False)
     return X * sizes, Zh.conj().T
 

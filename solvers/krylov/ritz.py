@@ -52,7 +52,15 @@ def harmonic_ritz(G: np.ndarray, S: np.ndarray, k: int) -> np.ndarray:
         return flags
 
     try:
-        *_, Z = scipy.linalg.ordqz(left, R, sort=select, output=output)
+        *_, Z = scipy.linalg.ordqz(
+            np.asfortranarray(left),
+            np.asfortranarray(R),
+            sort=select,
+            output=output,
+            overwrite_a=True,
+            overwrite_b=True,
+            check_finite=False,
+        )
     except ValueError:  # LAPACK could not swap two close eigenvalues
         return np.linalg.svd(G)[2].conj().T[:, ::-1][:, :k]
     return Z[:, :chosen]
