@@ -112,7 +112,8 @@ class KrylovSolver:
         system.check()
         system = system.assembled()
         b, x = _flat_start(system, x0)
-        A, M = CountingOperator(system.matvec()), CountingOperator(self.preconditioner)
+        A = CountingOperator(system.matvec(), takes_blocks=True)
+        M = CountingOperator(self.preconditioner)
         if not _finite(system):
             outcome = Outcome(np.full_like(x, np.nan))
             outcome.failure = "the system holds NaN or infinite entries"

@@ -22,14 +22,15 @@ INDEFINITE_M = (
 )
 BROKEN = "NaN or a zero turned up where a positive number was expected"
 
-Apply = Callable[[np.ndarray], np.ndarray]
+Apply = Callable[[np.ndarray], np.ndarray]  # of [N], and A also of [N, k]
 
 
 class DeflationSpace(NamedTuple):
     """A space W for one matrix A.
 
     Attributes:
-        W: [N, k] basis, contiguous columns.
+        W: [N, k] basis, contiguous rows: that is how SciPy multiplies a block by A
+            without going over A k times.
         AW: [N, k] A W.
         inverse: [k, k] pseudo-inverse of E = W^H A W.
         definite: False if E has a negative eigenvalue, so that A is not positive
@@ -43,12 +44,9 @@ class DeflationSpace(NamedTuple):
 
     @classmethod
     def build(cls, A: Apply, W: np.ndarray) -> "DeflationSpace":
-        """Computes A W, k products with A, and inverts W^H A W."""
-        W = np.asfortranarray(W)
-        AW = np.empty_like(W, order="F")
-        for j in range(W.shape[1]):
-            AW[:, j] = A(W[:, j])
-        return cls.from_products(W, AW)
+        """Computes A W, k products with A at once, and inverts W^H A W."""
+        W = np.ascontiguousarray(W)
+        return cls.from_products(W, A(W))
 
     @classmethod
     def from_products(cls, W: np.ndarray, AW: np.ndarray) -> "DeflationSpace":
@@ -57,7 +55,7 @@ class DeflationSpace(NamedTuple):
         E is scaled to a unit diagonal; directions whose eigenvalue is below
         `RANK_TOLERANCE` of the largest carry rounding errors only and are left out.
         """
-        W, AW = np.asfortranarray(W), np.asfortranarray(AW)
+        W, AW = np.ascontiguousarray(W), np.ascontiguousarray(AW)
         E = W.conj().T @ AW
         E = (E + E.conj().T) / 2
         diagonal = np.diagonal(E).real
@@ -221,12 +219,12 @@ def _projection(space):
     """Returns (z, p) -> None, which takes W E^-1 (A W)^H z off p in place, or None."""
     if space is None or not space.W.shape[1]:
         return None
-    W, AW, inverse = space.W, space.AW, space.inverse
-    gemv = get_blas_funcs("gemv", (W,))
-    adjoint = 2 if np.iscomplexobj(W) else 1
+    # BLAS reads the rows of W and A W as the columns of their transposes.
+    Wt, AWt, inverse = space.W.T, space.AW.T, space.inverse
+    gemv = get_blas_funcs("gemv", (Wt,))
 
     def project(z, p):
-        c = inverse @ gemv(1.0, AW, z, trans=adjoint)
-        gemv(-1.0, W, c, beta=1.0, y=p, overwrite_y=True)
+        c = inverse @ gemv(1.0, AWt, z.conj()).conj()
+        gemv(-1.0, Wt, c, beta=1.0, y=p, overwrite_y=True, trans=1)
 
     return project
