@@ -86,19 +86,32 @@ def recycling(preconditioner: str, *, m: int, k: int, cold: int | None):
         Entry("gcrodr_cold", "gcrodr_cold", gcrodr, num_timed=cold),
         Entry("skr (sorted)", "skr", gcrodr, carries=True, sorted=True),
         Entry("skr (unsorted)", "skr", gcrodr, carries=True),
+        Entry(
+            "skr x-mode (sorted)",
+            "skr",
+            gcrodr | {"mode": "x", "selection": "singular"},
+            carries=True,
+            sorted=True,
+        ),
     )
 
 
 def positive_definite(
-    k: int, *, preconditioner: str = "icc0", grid: bool = True, cold: int | None = 12
+    k: int, *, levels: int = 3, grid: bool = True, cold: int | None = 12
 ):
-    """Methods for symmetric positive definite systems; mg_pcg on 2-D grids."""
+    """Methods for symmetric positive definite systems; mg_pcg on 2-D grids.
+
+    All Krylov methods with ICC(0); CG and the pool also with `levels` of fill-in.
+    """
+    preconditioner = "icc0"
     common = {"preconditioner": preconditioner}
     pooled = {"k": k, **common}
+    filled = f"-pc_type icc -pc_factor_levels {levels}"
     peer = {"settings": {"spd": True}, "is_peer": True}
     entries = (
         Entry("cg", "cg", common),
         Entry("petsc_cg_icc", CG_ICC, **peer),
+        Entry(f"petsc_cg_icc({levels})", f"petsc:-ksp_type cg {filled}", **peer),
         Entry("petsc_cg_gamg", CG_GAMG, **peer),
         Entry("petsc_cg_gamg_jumps", CG_GAMG_JUMPS, **peer),
         Entry("petsc_cg_gamg_plain", CG_GAMG_PLAIN, **peer),
@@ -106,6 +119,13 @@ def positive_definite(
         *recycling(preconditioner, m=2 * k, k=k, cold=cold),
         Entry("recycled_cg", "recycled_cg", pooled, carries=True, sorted=True),
         Entry("deflated_cg", "deflated_cg", pooled, carries=True, sorted=True),
+        Entry(
+            f"deflated_cg icc({levels})",
+            "deflated_cg",
+            pooled | {"preconditioner": f"petsc:{filled}"},
+            carries=True,
+            sorted=True,
+        ),
         Entry(
             "deflated_cg (gcrodr)",
             "deflated_cg",
@@ -143,7 +163,9 @@ def composites(name: str, title: str, k: int, *, rtol=1e-6, num=60, **settings) 
     quick = {"n": {2: 48, 3: 12}[dims]}
     if dims == 3:
         quick["num_inclusions"] = 2
-    entries = positive_definite(k, grid=dims == 2, cold=12 if num >= 60 else 6)
+    entries = positive_definite(
+        k, levels={2: 4, 3: 1}[dims], grid=dims == 2, cold=12 if num >= 60 else 6
+    )
     return Case(name, title, "composites", settings, rtol, num, entries, quick)
 
 
@@ -217,7 +239,7 @@ _CASES = (
         {"n": 32, "num_inclusions": 3, "num_steps": 30, "walls": "ghost_row"},
         1e-6,
         30,
-        positive_definite(30, grid=False, cold=None),
+        positive_definite(30, levels=1, grid=False, cold=None),
         {"n": 12, "num_inclusions": 2},
         starts_from_previous=True,
     ),
