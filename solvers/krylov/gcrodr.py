@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from solvers.krylov.blocks import SERIAL, Rows
+from solvers.krylov.problem import CycleState, GCRODRResult, Problem
 from solvers.krylov.recycle import RecycleSpace, Recycling
-from solvers.krylov.restarts import CycleState, GCRODRResult, Problem, Run
+from solvers.krylov.restarts import Run
 
 
 def gcrodr(

@@ -1,172 +1,56 @@
 """The restarts of GCRO-DR: cycles, checks after each, and what to do when they fail."""
 
-import dataclasses
-from collections.abc import Callable
-
 import numpy as np
 
-from solvers.counting import CountingOperator
 from solvers.krylov import arnoldi
-from solvers.krylov.blocks import Kernels
-from solvers.krylov.recycle import RecycleSpace
+from solvers.krylov.problem import CycleState, GCRODRResult
 from solvers.results import PhaseSeconds
 
 AIM = 0.99  # the recurrence stops a little below the target: it drifts by rounding
 MAX_CORRECTIONS = 3
-STAGNATION = 0.99  # a cycle that leaves more than this of the residual
+STAGNATION = 0.99  # cycles that leave more than this of the residual made no progress
+DROP_AFTER = 2  # such cycles in a row: a space that was passed in is dropped, once
+GIVE_UP_AFTER = 20  # such cycles in a row without one
+GROWTH = 1.5  # a cycle minimises the residual: if it grows that much, it is rounding
 MIN_RATES, MAX_RATES = 20, 60  # cycles that the adaptive refresh compares with
 RE_PROJECT = 1e-4  # share of C in r above which one projection is not exact enough
 
 
-@dataclasses.dataclass(frozen=True)
-class CycleState:
-    """What a hook sees after every cycle: Op V_s = C B + V_{s+1} H, Op U = C.
-
-    The arrays are views that the next cycle overwrites.
-
-    Attributes:
-        op: Op for a block [n, j] like U; its products are counted like all others.
-        C: [n, k] of this cycle.
-        U: [n, k] of this cycle.
-        V: [n, s + 1] of this cycle.
-        Z: [n, s] with A Z = Op V_s in x-mode; V_s itself in t-mode.
-        B: [k, s].
-        H: [s + 1, s].
-        residual_norm: ||b - A x|| after the cycle.
-        OpY: [n, k'] after the refresh.
-        Y: [n, k'] after the refresh, with Op Y = OpY.
-    """
-
-    op: Callable[[np.ndarray], np.ndarray]
-    C: np.ndarray
-    U: np.ndarray
-    V: np.ndarray
-    Z: np.ndarray
-    B: np.ndarray
-    H: np.ndarray
-    residual_norm: float
-    OpY: np.ndarray
-    Y: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class GCRODRResult:
-    """Solution and report of `gcrodr`.
-
-    Attributes:
-        x: [n].
-        converged: whether ||b - A x|| <= max(rtol ||b||, atol), recomputed.
-        residual_norm: ||b - A x||, recomputed.
-        residual_norms: ||r|| as the recurrence sees it: after the projection onto what
-            was carried over, then after every step; iterations + 1 numbers.
-        iterations: Arnoldi steps.
-        cycles: restarts, the first cycle included.
-        matvecs: products with A: steps, carry-over, recomputed residuals.
-        preconditioner_applications: applications of M.
-        phases: seconds; `preconditioner` is M wherever it is applied, `arnoldi` what
-            the others leave.
-        space: to pass on, or None if nothing worth keeping was found.
-        recycle_dim: vectors carried over from before and used.
-        flags: what went wrong and what was done about it, sentences.
-    """
-
-    x: np.ndarray
-    converged: bool
-    residual_norm: float
-    residual_norms: np.ndarray
-    iterations: int
-    cycles: int
-    matvecs: int
-    preconditioner_applications: int
-    phases: PhaseSeconds
-    space: RecycleSpace | None
-    recycle_dim: int
-    flags: tuple[str, ...]
-
-
-class Problem:
-    """A, M, b and x0, checked, in one arithmetic; counts the products."""
-
-    def __init__(self, A, M, b, x0, rows):
-        b = np.asarray(b)
-        if b.ndim != 1:
-            raise ValueError(f"b has shape {b.shape}; expected [n]")
-        if x0 is not None and np.shape(x0) != b.shape:
-            raise ValueError(f"x0 has shape {np.shape(x0)}, but b has {b.shape}")
-        self.A, a_dtype = _counting(A, "A", len(b))
-        self.M, m_dtype = (None, float) if M is None else _counting(M, "M", len(b))
-        x0 = np.zeros(b.shape) if x0 is None else np.asarray(x0)
-        dtype = np.result_type(a_dtype, m_dtype, b, x0, np.float64)
-        self.b, self.x0 = b.astype(dtype), x0.astype(dtype)
-        self.kernels, self.rows = Kernels(dtype, rows), rows
-        self.size = int(rows.reduce(np.array([float(len(b))]))[0])
-        self._counts = self.A.count, self.M.count if self.M else 0
-
-    def check_space(self, space):
-        """The space as a `RecycleSpace` of fitting shape and arithmetic, or None."""
-        if space is None:
-            return None
-        if not isinstance(space, RecycleSpace):
-            space = RecycleSpace(np.asarray(space))
-        if space.Y.ndim != 2 or len(space.Y) != len(self.b):
-            raise ValueError(
-                f"space has shape {space.Y.shape}, but b has {len(self.b)} entries; "
-                "drop the space when the size changes"
-            )
-        self._check_arithmetic(space.Y, "space")
-        return space
-
-    def precondition(self, v):
-        """M v, or v itself without M."""
-        if self.M is None:
-            return v
-        z = self.M(v)
-        self._check_arithmetic(z, "M")
-        return z
-
-    def apply(self, z):
-        """A z."""
-        w = self.A(z)
-        self._check_arithmetic(w, "A")
-        return w
-
-    def matvecs(self):
-        """Products with A in this solve."""
-        return self.A.count - self._counts[0]
-
-    def applications(self):
-        """Applications of M in this solve."""
-        return self.M.count - self._counts[1] if self.M else 0
-
-    def _check_arithmetic(self, values, name):
-        if np.iscomplexobj(values) and self.kernels.dtype.kind != "c":
-            raise TypeError(
-                f"{name} is complex, but the system is real; pass b as complex numbers"
-            )
-
-
-def _counting(operator, name, n):
-    """The operator as a counting callable, and its dtype if it tells."""
-    if isinstance(operator, CountingOperator):
-        return operator, float
-    shape = getattr(operator, "shape", None)
-    if shape is None and callable(operator):
-        return CountingOperator(operator), float
-    if shape is None or tuple(shape) != (n, n):
-        raise ValueError(f"{name} has shape {shape}, but b has {n} entries")
-    dtype = float if operator.dtype is None else operator.dtype
-    return CountingOperator(lambda v: operator @ v), dtype
-
-
 class Guard:
-    """Decides after every cycle whether and how to go on."""
+    """Decides after every cycle whether and how to go on.
 
-    def __init__(self, target, k):
-        self._target, self._k = target, k
-        self._corrections = self._slow = self._drops = self._breakdowns = 0
+    Progress is measured from the smallest residual so far. The space that a solve has
+    built itself is never dropped: where a few eigenvalues are far smaller than the
+    others, the residual stands still for some cycles until the space knows them. It
+    goes only where rounding has spoilt it: on a singular A its vectors grow without
+    bound, and the residual with them.
+
+    Args:
+        target: residual norm to reach.
+        k: dimension of the space; 0 (GMRES) leaves stagnation to `maxiter`.
+        carried: whether a space that was passed in is in use.
+    """
+
+    def __init__(self, target, k, carried):
+        self._target, self._k, self._carried = target, k, carried
+        self._corrections = self._slow = self._breakdowns = self._growths = 0
+        self._mark = np.inf  # residual norm when there was progress last
 
     def check(self, before, after, cycle):
-        """Returns "go", "drop", "perturb" or "stop", and a sentence."""
+        """Returns what to do, a word that `Run` knows, and a sentence."""
+        self._mark = min(self._mark, before)
+        self._slow += 1
+        if after <= STAGNATION * self._mark:
+            self._mark = after
+            self._corrections = self._slow = self._breakdowns = self._growths = 0
+        if after > GROWTH * before:
+            self._growths, self._carried = self._growths + 1, False
+            sentence = (
+                "the residual grew by rounding, A may be singular; undid the cycle"
+            )
+            if self._growths > 1:
+                return "abandon", f"{sentence} and gave up"
+            return "undo", f"{sentence}, dropped the space and went on cold"
         if cycle.breakdown:
             self._breakdowns += 1
             if self._breakdowns > 1:
@@ -180,14 +64,15 @@ class Guard:
                     "errors allow no more"
                 )
             return "go", ""
-        slow = not after <= STAGNATION * before
-        self._slow = self._slow + 1 if slow else 0
-        if self._slow < 2 or not self._k:
-            return "go", ""
-        self._slow, self._drops = 0, self._drops + 1
-        if self._drops > 1:
-            return "stop", "stagnated again without the old space; gave up"
-        return "drop", "stagnated; dropped the space and went on cold"
+        return self._judge_pace()
+
+    def _judge_pace(self):
+        if self._carried and self._slow >= DROP_AFTER:
+            self._carried, self._slow = False, 0
+            return "drop", "stagnated; dropped the space and went on cold"
+        if self._k and self._slow >= GIVE_UP_AFTER:
+            return "stop", f"stagnated for {GIVE_UP_AFTER} cycles; gave up"
+        return "go", ""
 
 
 class Run:
@@ -244,27 +129,36 @@ class Run:
             return
         if space is not None:
             self._carry_over(space)
-        guard = Guard(self.target, self.recycling.capacity)
+        carried = self.recycling.basis.k > 0
+        guard = Guard(self.target, self.recycling.capacity, carried)
         while self.residual_norm > self.target:
             if self.norms and self.iterations >= self.maxiter:
                 self.flags.append(f"stopped after maxiter = {self.maxiter} steps")
                 break
-            before = self.residual_norm
+            before, x = self.residual_norm, self.x.copy()
             cycle = self._cycle()
             if self.residual_norm <= self.target:
                 break
             action, sentence = guard.check(before, self.residual_norm, cycle)
             if sentence:
                 self.flags.append(sentence)
-            if action == "stop":
+            if not self._act(action, x):
                 break
-            if action == "drop":
-                self.recycling.drop()
-            elif action == "perturb":
-                self._perturb()
         self.converged = bool(self.residual_norm <= self.target)
         if self.keep:
             self.space = self.recycling.space(self.rates[-MAX_RATES:])
+
+    def _act(self, action, x):
+        """Does what the guard asks for, x from before the cycle; whether to go on."""
+        if action in ("undo", "abandon"):
+            self.x = x
+            self._recompute_residual()
+        if action in ("drop", "undo", "abandon"):
+            self.recycling.drop()
+            self.given = None
+        if action == "perturb":
+            self._perturb()
+        return action not in ("stop", "abandon")
 
     def _recompute_residual(self):
         """Sets r = b - A x; x = 0 costs no product."""

@@ -393,6 +393,42 @@ def test_stagnation_ends_with_a_flag():
     assert result.iterations < 300
 
 
+def test_a_cold_solve_keeps_the_space_that_it_builds():
+    """Eight tiny eigenvalues: the residual stands still until the space knows them."""
+    values = np.r_[np.logspace(-7, -6, 8), np.linspace(1, 100, 592)]
+    b = np.random.default_rng(0).standard_normal(600)
+    result = gcrodr(sp.diags_array(values).tocsr(), b, rtol=1e-6, maxiter=4000)
+    assert result.converged
+    assert not result.flags
+    assert result.iterations < 600
+
+
+def test_a_space_that_stagnates_is_dropped_once():
+    A = sp.csr_array(np.roll(np.eye(300), 1, axis=0))
+    Y = np.random.default_rng(0).standard_normal((300, K)) * 1e-3
+    result = gcrodr(A, np.eye(300)[0], m=M, k=K, space=Y)
+    dropped = [flag for flag in result.flags if "went on cold" in flag]
+    assert len(dropped) == 1
+    assert "gave up" in result.flags[-1]
+
+
+@pytest.mark.parametrize("precondition", [False, True])
+def test_singular_inconsistent_systems_end_soon_and_bounded(precondition):
+    """Pure Neumann problem: the best residual is the mean of b, nothing else."""
+    n = 24
+    ends = np.r_[1.0, np.full(n - 2, 2.0), 1.0]
+    T = sp.diags_array([ends, -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1])
+    A = (sp.kron(T, sp.eye_array(n)) + sp.kron(sp.eye_array(n), T)).tocsr()
+    b = np.random.default_rng(0).standard_normal(n * n) + 0.1
+    preconditioner = sp.diags_array(1 / A.diagonal()) if precondition else None
+    result = gcrodr(A, b, M=preconditioner, m=40, k=20, rtol=1e-6)
+    assert not result.converged
+    assert "gave up" in result.flags[-1]
+    assert result.iterations < 600
+    best = abs(b.mean()) * n
+    assert best <= result.residual_norm <= 1.05 * best
+
+
 def test_limits_and_trivial_systems():
     A = matrix("spd")
     b = right_side(A)
