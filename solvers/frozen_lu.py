@@ -210,8 +210,9 @@ def _usable(frozen, task):
 
 def _gmres(task, found, r, limit):
     """Right-preconditioned GMRES for the correction of x; returns b - A x."""
+    m = min(RESTART, r.size)
     result = gcrodr(
-        task.A, r, M=task.M, m=RESTART, k=0, rtol=0.0, atol=task.aim, maxiter=limit
+        task.A, r, M=task.M, m=m, k=0, rtol=0.0, atol=task.aim, maxiter=limit
     )
     scale = np.linalg.norm(r) / task.norm_b
     found.x += result.x

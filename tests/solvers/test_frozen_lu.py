@@ -33,6 +33,19 @@ def test_factors_of_one_system_serve_its_neighbours(kind):
     assert records[0].iterations == 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 39])
+def test_small_systems_take_old_factors_too(size):
+    rng = np.random.default_rng(size)
+    made = []
+    for step in range(3):
+        A = sp.diags_array(np.linspace(1, 2, size) * (1 + 1e-3 * step)).tolil()
+        A[0, -1] += 1e-3 * step
+        made.append(LinearSystem(A.tocsr(), rng.standard_normal(size)))
+    solver, records = solver_and_records(made)
+    assert solver.factorizations == 1
+    assert all(record.iterations > 0 for record in records[1:])
+
+
 def test_the_same_matrix_takes_one_back_substitution():
     one = systems("nonsymmetric", 1)[0]
     made = [
