@@ -377,6 +377,7 @@ class GCRODR:
             atol=ksp.atol,
             maxiter=ksp.max_it,
             space=self._space_for(A, P, b.getLocalSize()),
+            same_operator=True,  # `_space_for` takes C off where that does not hold
             keep=self.recycle,
             callback=_monitoring(ksp, norm_b),
             rows=DistributedRows(ksp.getComm().tompi4py()),

@@ -1,7 +1,7 @@
 """GCRO-DR for sequences of systems, and when to carry its space on."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -58,12 +58,14 @@ class Carried(NamedTuple):
         grid: shape of the right-hand side that they belong to.
         memory: their matrix, for `solvers.matrices.same`.
         experience: statistics of the sequence.
+        preconditioner: M as its own `snapshot` keeps it; in snapshots only.
     """
 
     space: RecycleSpace | None = None
     grid: tuple[int, ...] | None = None
     memory: tuple | None = None
     experience: Experience = Experience()
+    preconditioner: Any = None
 
 
 class RecyclingGMRES(KrylovSolver):
@@ -129,14 +131,16 @@ class RecyclingGMRES(KrylovSolver):
 
     def snapshot(self) -> Carried:
         """What is carried, without the part that belongs to the last matrix."""
-        carried = self._carried
+        M = self.preconditioner.snapshot()
+        carried = self._carried._replace(preconditioner=M)
         if carried.space is None:
             return carried
         return carried._replace(space=carried.space.compact(), memory=None)
 
     def restore(self, snapshot: Carried) -> None:
         """Carries on from there."""
-        self._carried = snapshot
+        self.preconditioner.restore(snapshot.preconditioner)
+        self._carried = snapshot._replace(preconditioner=None)
 
     def _iterate(self, task: Task) -> Outcome:
         if self._carried.space is not None and not self._fits(task):
@@ -153,6 +157,7 @@ class RecyclingGMRES(KrylovSolver):
             atol=ACCEPT * task.rtol * task.norm_b,
             maxiter=task.maxiter,
             space=space,
+            same_operator=True,  # `_choose` takes C off where that does not hold
             keep=self.carry and (space is not None or self._carried.space is None),
             **self.options,
         )
@@ -177,7 +182,7 @@ class RecyclingGMRES(KrylovSolver):
 
     def _choose(self, task):
         """The space to start from, or None for a cold solve, and why."""
-        space, _, memory, experience = self._carried
+        space, _, memory, experience, _ = self._carried
         if not self.carry or space is None:
             return None, ()
         if task.new_preconditioner or not matrices.same(task.matrix, memory):

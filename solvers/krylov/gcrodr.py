@@ -24,6 +24,7 @@ def gcrodr(
     atol: float = 0.0,
     maxiter: int = 10_000,
     space: RecycleSpace | np.ndarray | None = None,
+    same_operator: bool = False,
     mode: Literal["t", "x"] = "t",
     selection: Literal["harmonic", "singular"] = "harmonic",
     refresh: Literal["always", "adaptive", "never"] = "always",
@@ -48,7 +49,10 @@ def gcrodr(
         rtol: relative to ||b||.
         atol: absolute; the larger of both tolerances counts.
         maxiter: largest number of Arnoldi steps (not of cycles).
-        space: what an earlier result left, or an array [n, j].
+        space: what an earlier result left, or an array [n, j]. Bringing it to A and M
+            takes j products.
+        same_operator: promises that A and M are the ones that `space` came from, which
+            saves these products. A wrong promise spoils the convergence.
         mode: "t" keeps the space in the preconditioned variable, which costs j
             applications of M to carry over; "x" in that of the solution, which costs
             none but m more vectors; also for M that changes from step to step.
@@ -78,6 +82,8 @@ def gcrodr(
     if maxiter < 0:
         raise ValueError(f"maxiter is {maxiter}; expected 0 or more steps")
     space = None if k == 0 else problem.check_space(space)
+    if space is not None and not same_operator:
+        space = space.for_another_matrix()
     flexible = mode == "x" and problem.M is not None
     kernels = problem.kernels
     recycling = Recycling(len(problem.b), m, k, kernels, selection, flexible)

@@ -20,8 +20,8 @@ class RecycleSpace:
 
     Attributes:
         Y: [n, j] the carried vectors; any basis of their space will do.
-        C: [n, j] orthonormal with Op Y = C, if the next system has the very same A and
-            M: then nothing is recomputed. None otherwise.
+        C: [n, j] orthonormal with Op Y = C for the A and M that the space came from;
+            `gcrodr` uses it only if told that they are the same. None if unknown.
         rates: log of the residual reduction per step in recent cycles.
     """
 

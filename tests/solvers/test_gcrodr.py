@@ -80,7 +80,7 @@ def test_every_cycle_keeps_the_invariants(name, mode, selection):
         assert result.converged
         assert norm(right_side(A) - A @ result.x) <= 1e-10 * norm(right_side(A))
         assert np.all(np.diff(result.residual_norms) <= 1e-10 * norm(right_side(A)))
-        space = result.space.for_another_matrix()
+        space = result.space
     assert result.recycle_dim >= K - 1
     assert max(sizes) in (K - 1, K)
     assert len(sizes) > 4
@@ -190,7 +190,7 @@ def test_inclusions_of_high_contrast_keep_the_whole_space(mode):
         b = one.rhs.ravel()
         result = gcrodr(A, b, M=M, mode=mode, space=space, hook=look)
         assert result.converged
-        space = result.space.for_another_matrix()
+        space = result.space
         counts.append(result.iterations)
         sizes.append(result.recycle_dim)
     assert sizes[1:] == [20, 20]
@@ -289,11 +289,25 @@ def test_x_mode_allows_a_changing_preconditioner():
 def test_same_operator_needs_no_carry_over():
     A = matrix("nonsymmetric")
     space = gcrodr(A, right_side(A), m=M, k=K).space
-    result = gcrodr(A, right_side(A, 7), m=M, k=K, space=space)
-    again = gcrodr(A, right_side(A, 7), m=M, k=K, space=space.for_another_matrix())
+    b = right_side(A, 7)
+    result = gcrodr(A, b, m=M, k=K, space=space, same_operator=True)
+    again = gcrodr(A, b, m=M, k=K, space=space)
     assert result.matvecs == result.iterations + result.cycles
     assert again.matvecs == again.iterations + again.cycles + space.Y.shape[1]
     np.testing.assert_allclose(result.x, again.x, rtol=1e-5, atol=1e-7)
+
+
+def test_a_space_fits_another_matrix_unless_told_otherwise():
+    first, A = matrix("nonsymmetric"), matrix("nonsymmetric", 2)
+    b, space = right_side(A), gcrodr(first, right_side(first), m=M, k=K).space
+    result = gcrodr(A, b, m=M, k=K, space=space)
+    stripped = gcrodr(A, b, m=M, k=K, space=space.for_another_matrix())
+    assert result.converged
+    assert not result.flags
+    np.testing.assert_array_equal(result.residual_norms, stripped.residual_norms)
+    trusting = gcrodr(A, b, m=M, k=K, space=space, same_operator=True)
+    assert trusting.flags
+    assert trusting.iterations > result.iterations
 
 
 @pytest.mark.parametrize("policy", ["adaptive", "never"])
@@ -518,7 +532,7 @@ def counts(n, num, **settings):
     for A, b in darcy(n, num):
         result = gcrodr(A, b, space=space, **settings)
         assert result.converged
-        space = result.space.for_another_matrix()
+        space = result.space
         recycled.append(result.iterations)
         if len(cold) < 12:
             cold.append(gcrodr(A, b, **settings).iterations)
