@@ -6,9 +6,7 @@ Everything here depends on config and problem alone, so that one config gives on
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from datagen import sorting
+from datagen import sorting, trials
 
 STRENGTH = {"any": 0, "general": 0, "symmetric": 1, "spd": 2}
 WORDS = {"spd": "symmetric positive definite", "symmetric": "symmetric"}
@@ -50,17 +48,24 @@ def resolve(solver: Mapping[str, Any], problem, sizes: list[int]) -> dict[str, A
         for method in solver["fallbacks"]
         if method != solver["method"]
     ]
-    check_number_type([solver["method"], *(f["method"] for f in fallbacks)], problem)
-    carries = sequence.method_info(solver["method"]).carries or "guess" in settings
+    methods = [("method", solver["method"])]
+    methods += [("fallbacks", fallback["method"]) for fallback in fallbacks]
+    check_number_type(methods, problem)
+    check_preconditioner(solver["method"], settings, problem)
+    for fallback in fallbacks:
+        check_preconditioner(fallback["method"], fallback["settings"], problem)
+    goes_back = sequence.method_info(solver["method"]).carries or "guess" in settings
+    carries = goes_back or _keeps_state(solver["method"], settings, problem)
     ordering = solver["ordering"]
     if ordering == "auto":
         ordering = "none"
         if carries:
             ordering = "greedy" if max(sizes) <= sorting.MAX_GREEDY else "cells"
-    elif ordering == "tree" and not carries:
+    elif ordering == "tree" and not goes_back:
+        does = "cannot go back to what it carried" if carries else "carries nothing"
         raise MethodError(
-            f"config.solver.ordering is tree, but {solver['method']} carries nothing "
-            "from sample to sample; use ordering=auto, or method=skr"
+            f"config.solver.ordering is tree, but {solver['method']} {does} from "
+            "sample to sample; use ordering=auto, or method=skr"
         )
     return {
         "method": solver["method"],
@@ -102,14 +107,14 @@ def method_settings(
     settings = {name: offered[name] for name in info.settings if name in offered}
     if solver["guess"] != "none" and (key == "method" or "guess" in info.settings):
         settings |= {"guess": solver["guess"], "window": solver["window"]}
+    tried = "preconditioner"
     try:
         if "preconditioner" in settings:
-            key = "preconditioner"
             preconditioners.create(settings["preconditioner"])
-            key = "method"
+        tried = key
         sequence.create(method, **settings).close()
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise MethodError(f"config.solver.{key}: {error}") from error
+        raise MethodError(f"config.solver.{tried}: {error}") from error
     if STRENGTH[info.needs] > STRENGTH[problem.matrices]:
         others = [n for n, other in sequence.METHODS.items() if _suits(other, problem)]
         raise MethodError(
@@ -124,32 +129,81 @@ def _suits(info, problem) -> bool:
     return STRENGTH[info.needs] <= STRENGTH[problem.matrices]
 
 
-def check_number_type(methods: list[str], problem) -> None:
+def check_number_type(methods: list[tuple[str, str]], problem) -> None:
     """Refuses methods for real systems where the problem has complex ones.
 
     The first system of a random sample tells; it is drawn only if a method needs it.
 
+    Args:
+        methods: (key of `config.solver`, method).
+        problem: see `datagen.problems.base.Problem`.
+
     Raises:
-        MethodError: naming the method and others.
+        MethodError: naming the key, the method and others.
     """
     from solvers import sequence
 
-    real = [m for m in methods if not sequence.method_info(m).complex_systems]
+    real = [pair for pair in methods if not _info(pair[1]).complex_systems]
     if not real:
         return
-    try:
-        sample = problem.sample(np.random.default_rng(0))
-        system = problem.system(sample, 0, None)
-    except Exception:  # what is wrong with samples is the ladder's to tell
-        return
-    if system.dtype.kind == "c":
+    system = next(trials.systems(problem), None)
+    if system is not None and system.dtype.kind == "c":
+        key, method = real[0]
         others = [
             name
             for name, info in sequence.METHODS.items()
             if info.complex_systems and _suits(info, problem)
         ]
         raise MethodError(
-            f"config.solver.method: {real[0]} solves real systems only and those of "
+            f"config.solver.{key}: {method} solves real systems only and those of "
             f"this problem are complex ({problem.equation}); use "
-            f"--config.solver.method=direct (suitable: {', '.join(others)})"
+            f"--config.solver.{key}=direct (suitable: {', '.join(others)})"
         )
+
+
+def check_preconditioner(method: str, settings: Mapping[str, Any], problem) -> None:
+    """Tries the preconditioner of a method on systems of random samples.
+
+    Raises:
+        MethodError: naming the preconditioner and others.
+    """
+    if (name := settings.get("preconditioner", "none")) == "none":
+        return
+    needs, frozen = _info(method).needs, settings.get("frozen", False)
+    if why := trials.complaint(name, frozen=frozen, needs=needs, problem=problem):
+        others = trials.suitable(needs, problem, name)
+        raise MethodError(
+            f"config.solver.preconditioner: {name} does not suit {method} for "
+            f"{problem.name}: {why}; use --config.solver.preconditioner={others[0]} "
+            f"(suitable: {', '.join(others)})"
+        )
+
+
+def _info(method: str):
+    from solvers import sequence
+
+    return sequence.method_info(method)
+
+
+def _keeps_state(method: str, settings: Mapping[str, Any], problem) -> bool:
+    """Whether solves depend on earlier ones beyond what the registry says."""
+    from solvers import sequence
+
+    if method.startswith(sequence.PETSC_PREFIX):
+        return _petsc_keeps_state(method.removeprefix(sequence.PETSC_PREFIX).split())
+    name = settings.get("preconditioner", "none")
+    if settings.get("frozen") and name != "none":
+        return True  # that of the first system
+    return name == "lu" and not trials.preconditioning_matrix_given(problem)
+
+
+def _petsc_keeps_state(words: list[str]) -> bool:
+    """Whether PETSc options recycle a space or keep a preconditioner."""
+    values = dict(zip(words, [*words[1:], ""], strict=True))
+    off = ("false", "0", "no", "off")
+    ours = values.get("-ksp_python_type", "").endswith("GCRODR")
+    return (
+        (ours and values.get("-ksp_gcrodr_recycle", "true").lower() not in off)
+        or values.get("-ksp_hpddm_recycle", "0") not in off
+        or values.get("-ksp_reuse_preconditioner", "false").lower() not in off
+    )

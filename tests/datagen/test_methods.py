@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from configs import common
 from datagen import plan as planning
+from datagen import trials
 from datagen.cli import main
 from datagen.ladder import COLD, DIRECT, FALLBACK, PLANNED, Ladder
 from datagen.methods import MethodError, resolve
@@ -113,7 +115,16 @@ class Complex(Darcy):
         ),
         ("direct", {"accept_rtol": 1e-9}, "expected rtol <= accept_rtol"),
         ("real", {}, "real solves real systems only and those .*method=direct"),
-        ("direct", {"fallbacks": ("real",)}, "real solves real systems only"),
+        (
+            "direct",
+            {"fallbacks": ("real",)},
+            "config.solver.fallbacks: real solves real .*--config.solver.fallbacks=",
+        ),
+        (
+            "direct",
+            {"fallbacks": ("skr",), "m": 5, "preconditioner": "none"},
+            "config.solver.fallbacks: k is",
+        ),
     ],
 )
 def test_what_does_not_suit_is_one_sentence(method, changes, words):
@@ -131,6 +142,123 @@ def test_needs_are_compared_with_the_matrices():
         resolved("mg_pcg", problem)
     with pytest.raises(MethodError, match="fallbacks: mg_pcg needs"):
         resolved("direct", problem, fallbacks=("mg_pcg",))
+
+
+def test_the_key_that_is_wrong_is_named():
+    """The preconditioner was looked at before; the fallback is what does not suit."""
+    problem = create_problem(SMALL["helmholtz"])
+    with pytest.raises(MethodError, match=r"^config\.solver\.fallbacks: cg needs .*"):
+        resolved("direct", problem, fallbacks=("cg",))
+
+
+SMALL = {
+    "helmholtz": {"name": "helmholtz", "n": 33, "wavelengths": 2, "source_width": 0.1},
+    "flow": {"name": "convection_diffusion", "n": 17},
+    "darcy": {"name": "darcy", "n": 17},
+}
+
+
+@pytest.mark.parametrize(
+    ("problem", "method", "preconditioner", "words"),
+    [
+        ("darcy", "deflated_cg", "ilu", "is not symmetric.*=jacobi .suitable: jacobi"),
+        ("darcy", "cg", "petsc:-pc_type asm -pc_asm_blocks 3", "is not symmetric"),
+        ("flow", "skr", "icc0", "needs symmetric matrices"),
+        ("helmholtz", "skr", "ilu0", "built with real numbers .*; use --config"),
+        (
+            "helmholtz",
+            "skr",
+            "petsc:-pc_type sor",
+            "built with real numbers .*; use --config",
+        ),
+    ],
+)
+def test_preconditioners_that_do_not_suit_are_refused(
+    problem, method, preconditioner, words
+):
+    if preconditioner == "ilu0" or preconditioner.startswith("petsc:"):
+        pytest.importorskip("petsc4py")
+    problem = create_problem(SMALL[problem])
+    with pytest.raises(MethodError, match=words) as caught:
+        resolved(method, problem, preconditioner=preconditioner)
+    text = str(caught.value)
+    assert text.startswith("config.solver.preconditioner: ")
+    assert "\n" not in text
+    # What is named as suitable is.
+    for name in text.split("(suitable: ")[1].rstrip(")").split(", "):
+        if name not in ("ilu0", "icc0"):
+            resolved(method, problem, preconditioner=name)
+    with pytest.raises(MethodError, match=r"config\.solver\.preconditioner: "):
+        resolved("direct", problem, preconditioner=preconditioner, fallbacks=(method,))
+
+
+def test_a_pivot_that_vanishes_in_one_sample_does_not_stop_the_plan(monkeypatch):
+    system, calls = Darcy.system, []
+
+    def unlucky(self, sample, step=0, previous=None):
+        calls.append(1)
+        found = system(self, sample, step, previous)
+        bad = len(calls) == 1 or all_bad
+        return LinearSystem(found.to_csr() * (0.0 if bad else 1.0), found.rhs)
+
+    monkeypatch.setattr(Darcy, "system", unlucky)
+    all_bad = False
+    assert resolved("cg")["preconditioner"] == "jacobi"
+    calls.clear()
+    all_bad = True
+    with pytest.raises(MethodError, match=r"config\.solver\.preconditioner: jacobi"):
+        resolved("cg")
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "carries"),
+    [
+        ("gmres", {}, False),
+        ("gmres", {"preconditioner": "lu"}, True),
+        ("gmres", {"frozen": True}, True),
+        ("gmres", {"frozen": True, "preconditioner": "none"}, False),
+        ("petsc:-ksp_type python -ksp_python_type solvers.petsc.GCRODR", {}, True),
+        (
+            "petsc:-ksp_type python -ksp_python_type solvers.petsc.GCRODR "
+            "-ksp_gcrodr_recycle false",
+            {},
+            False,
+        ),
+        ("petsc:-ksp_type cg", {}, False),
+    ],
+)
+def test_what_is_kept_besides_a_space_counts_as_carried(method, changes, carries):
+    if method.startswith("petsc:"):
+        pytest.importorskip("petsc4py")
+    solver = resolved(method, **changes)
+    assert solver["carries"] is carries
+    assert solver["ordering"] == ("greedy" if carries else "none")
+    with pytest.raises(MethodError, match="cannot go back" if carries else "nothing"):
+        resolved(method, **changes, ordering="tree")
+
+
+def test_a_preconditioner_made_for_these_samples_is_not_carried():
+    problem = create_problem(SMALL["helmholtz"])
+    assert next(trials.systems(problem)).preconditioning_matrix is not None
+    assert not resolved("gmres", problem, preconditioner="lu")["carries"]
+
+
+def test_a_frozen_preconditioner_that_fails_is_built_anew():
+    """The factors of a first system that is far from the second: the COLD rung."""
+    problem = create_problem({"name": "darcy", "n": 17})
+    solver = resolved("gmres", problem, preconditioner="lu", maxiter=6)
+    ladder, system, factors = Ladder(problem, solver), problem.system, iter((1e3, 1))
+
+    def contrast(sample, step=0, previous=None):
+        found = system(sample, step, previous)
+        scale = np.ones(found.rhs.size)
+        scale[::2] = next(factors)
+        D = sp.diags_array(scale)
+        return LinearSystem((D @ found.to_csr() @ D).tocsr(), found.rhs)
+
+    problem.__dict__["system"] = contrast
+    rungs = [ladder.solve(sample_rng(0, i)).rung for i in range(2)]
+    assert rungs == [PLANNED, COLD]
 
 
 def solve_some(num, trouble=None, **changes):
