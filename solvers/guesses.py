@@ -113,7 +113,9 @@ class ProjectionGuess:
         if not (b.any() and np.isfinite(b).all() and _finite(system.operator)):
             return x0, 0
         apply, count = system.matvec(), self._refresh(system)
-        X, AX = list(self._memory.solutions), list(self._memory.products)
+        remembered = zip(self._memory.solutions, self._memory.products, strict=True)
+        pairs = [(v, Av) for v, Av in remembered if _fits(v, system)]
+        X, AX = [v for v, _ in pairs], [Av for _, Av in pairs]
         if x0 is not None:
             X.append(double(x0).ravel())
             AX.append(apply(X[-1]))

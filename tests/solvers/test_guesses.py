@@ -158,3 +158,13 @@ def test_reset_and_close_reach_the_solver():
     guess.reset()
     guess.close()
     assert calls == ["reset", "close"]
+
+
+def test_complex_solutions_are_no_guess_for_a_real_right_hand_side():
+    """The same real matrix: the products are kept, but only real ones are of use."""
+    one = sweep(1)[0]
+    rhs = np.random.default_rng(3).standard_normal((2, one.rhs.size))
+    made = [one._replace(rhs=b) for b in (rhs[0] + 1j * rhs[1], rhs[0], rhs[1], rhs[0])]
+    records = solve(made, guess="projection")
+    assert records[2].matvecs >= records[2].iterations > 0
+    assert records[3].iterations == 0
