@@ -22,7 +22,8 @@ class SortedSamples(NamedTuple):
         order: [N] int64, sample id at every place.
         parents: see `datagen.plan.Plan`.
         statistics: per split "mean_step" (mean distance of samples that follow one
-            another), "unsorted" and "nearest"; empty if nothing was sorted.
+            another), "unsorted" and "nearest", and "not_sortable", how many samples
+            have no finite features, if any; empty if nothing was sorted.
     """
 
     order: np.ndarray
@@ -38,6 +39,9 @@ def order_samples(
 ) -> SortedSamples:
     """Sorts the samples of every split.
 
+    Samples whose features fail or are not finite come last, by id: whether they can
+    be solved is for the ladder to find out.
+
     Args:
         features_of: sample id -> features [d]; not called for method "none".
         shards: (split, first place, one past the last place), in order.
@@ -48,42 +52,83 @@ def order_samples(
     order = np.arange(num)
     if method == "none":
         return SortedSamples(order, None, {})
-    features = np.stack([features_of(i) for i in watch(range(num))])
-    features = features.reshape(num, -1).astype(np.float64)
+    features, sortable = _table([_finite(features_of, i) for i in watch(range(num))])
     parents = np.full(num, -1) if method == "tree" else None
     statistics = {}
     for split in dict.fromkeys(split for split, _, _ in shards):
         pieces = [(start, stop) for name, start, stop in shards if name == split]
-        start, stop = pieces[0][0], pieces[-1][1]
-        ours = features[start:stop]
-        ordering = sorting.order(ours, method)
-        order[start:stop] = start + ordering.order
-        length = sorting.path_length(ours, ordering)
+        ids = np.arange(pieces[0][0], pieces[-1][1])
+        ours, others = ids[sortable[ids]], ids[~sortable[ids]]
+        ordering = sorting.order(features[ours], method)
+        order[ids] = np.concatenate([ours[ordering.order], others])
+        length = sorting.path_length(features[ours], ordering)
         statistics[split] = {
             "mean_step": length.ordered,
             "unsorted": length.unsorted,
             "nearest": length.nearest,
         }
+        if len(others):
+            statistics[split]["not_sortable"] = len(others)
         if parents is not None:
-            tree = np.where(ordering.parents < 0, -1, start + ordering.parents)
+            tree = np.full(num, -1)
+            inside = ordering.parents >= 0
+            tree[ours[inside]] = ours[ordering.parents[inside]]
             for first, last in pieces:
-                parents[first:last] = _places(features, order, tree, start, first, last)
+                found = _places(features, order[first:last], tree, sortable)
+                parents[first:last] = np.where(found < 0, -1, first + found)
+    _check_permutation(order, shards)
     return SortedSamples(order, parents, statistics)
 
 
-def _places(features, order, tree, offset, start, stop) -> np.ndarray:
-    """Places of the parents of the samples of one shard.
+def _finite(features_of: Callable[[int], np.ndarray], sample: int) -> np.ndarray | None:
+    """Features [d] of a sample; None if they fail or are not finite."""
+    try:
+        with np.errstate(all="ignore"):
+            features = np.asarray(features_of(sample), np.float64).ravel()
+    except Exception:  # the ladder meets it again and says what it was
+        return None
+    return features if np.isfinite(features).all() else None
+
+
+def _table(rows: list[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N, d], 0 where there are none, and where there are some, [N] bool."""
+    sortable = np.array([row is not None for row in rows])
+    width = next((len(row) for row in rows if row is not None), 0)
+    return np.stack([np.zeros(width) if r is None else r for r in rows]), sortable
+
+
+def _places(
+    features: np.ndarray, ids: np.ndarray, tree: np.ndarray, sortable: np.ndarray
+) -> np.ndarray:
+    """Places in a shard of the parents of its samples; -1 for none.
 
     A sample whose parent in the tree lies in another shard takes the nearest of those
-    before it in its own.
+    before it in its own; one that could not be sorted, the one before it.
     """
-    ids = order[start:stop]
-    place = {sample: start + i for i, sample in enumerate(ids.tolist())}
-    places = np.full(len(ids), -1)
-    for i, sample in enumerate(ids.tolist()[1:], start=1):
-        parent = place.get(int(tree[sample - offset]))
+    place = {sample: i for i, sample in enumerate(ids.tolist())}
+    places = np.arange(-1, len(ids) - 1)
+    for i, sample in enumerate(ids.tolist()):
+        if i == 0 or not sortable[sample]:
+            continue
+        parent = place.get(int(tree[sample]))
         if parent is None:
-            distance = np.linalg.norm(features[ids[:i]] - features[sample], axis=1)
-            parent = start + int(np.argmin(distance))
+            distance = sorting.distances(features[ids[:i]], features[sample])
+            parent = int(np.argmin(distance))
         places[i] = parent
     return places
+
+
+def _check_permutation(order: np.ndarray, shards: list[tuple[str, int, int]]) -> None:
+    """Looks once more, before anything is written.
+
+    Raises:
+        RuntimeError: if a sample is missing, comes twice or is in another split.
+    """
+    for split in dict.fromkeys(split for split, _, _ in shards):
+        pieces = [(start, stop) for name, start, stop in shards if name == split]
+        ids = np.arange(pieces[0][0], pieces[-1][1])
+        if not np.array_equal(np.sort(order[ids]), ids):
+            raise RuntimeError(
+                f"the samples of {split} were sorted wrongly: some are missing or come "
+                "twice; use --config.solver.ordering=none and report it"
+            )

@@ -130,6 +130,8 @@ def describe_solver(plan: Plan) -> str:
             f"\norder of {split}: mean step {steps['mean_step']:.4g}, unsorted "
             f"{steps['unsorted']:.4g}, nearest neighbours {steps['nearest']:.4g}"
         )
+        if num := steps.get("not_sortable"):
+            line += f"; {num:.0f} without finite features come last"
     return line
 
 

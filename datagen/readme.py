@@ -68,6 +68,8 @@ def _method(plan: Plan) -> str:
             f": the features of neighbours differ by {train['mean_step']:.3g} on "
             f"average, unsorted by {train['unsorted']:.3g}"
         )
+        if num := train.get("not_sortable"):
+            text += f"; {num:.0f} samples without finite features come last"
     return f"{text}."
 
 

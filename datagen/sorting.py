@@ -8,6 +8,7 @@ References:
     Subspace Recycling, arXiv:2401.09516, section 4.1: the greedy path.
 """
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +80,7 @@ def order(features: np.ndarray, method: str = "greedy") -> Ordering:
             "numbers [N, d], one row per sample"
         )
     num = len(features)
+    features = _scaled(features)[0]
     if method == "none" or num <= 2:
         parents = np.arange(-1, num - 1) if method == "tree" else None
         return Ordering(np.arange(num), parents)
@@ -94,7 +96,7 @@ def order(features: np.ndarray, method: str = "greedy") -> Ordering:
 
 def path_length(features: np.ndarray, ordering: Ordering) -> PathLength:
     """How far samples that follow one another lie apart, and how far they must."""
-    features = np.asarray(features, np.float64)
+    features, scale = _scaled(np.asarray(features, np.float64))
     num = len(features)
     if num < 2:
         return PathLength(0.0, 0.0, 0.0)
@@ -110,11 +112,32 @@ def path_length(features: np.ndarray, ordering: Ordering) -> PathLength:
     table += np.square(centred[some]).sum(axis=1)[:, None]
     table[np.arange(len(some)), some] = np.inf
     nearest = np.sqrt(np.maximum(table.min(axis=1), 0))
-    return PathLength(
-        float(np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1).mean()),
-        float(np.linalg.norm(np.diff(features, axis=0), axis=1).mean()),
-        float(np.mean(nearest)),
+    lengths = (
+        np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1).mean(),
+        np.linalg.norm(np.diff(features, axis=0), axis=1).mean(),
+        np.mean(nearest),
     )
+    # JSON, where they are stored, has no infinity.
+    limit = sys.float_info.max / max(scale, 1.0)
+    return PathLength(*(min(float(length), limit) * scale for length in lengths))
+
+
+def distances(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Distances [n] of rows [n, d] from one row [d], up to a common factor."""
+    both = _scaled(np.concatenate([rows, row[None]]))[0]
+    return np.sqrt(_squares(both[:-1], both[-1]))
+
+
+def _scaled(features: np.ndarray) -> tuple[np.ndarray, float]:
+    """Features whose squares neither overflow nor vanish, and what they were over.
+
+    A power of two: distances keep every digit.
+    """
+    largest = np.abs(features).max(initial=0.0)
+    if largest == 0 or 2.0**-300 < largest < 2.0**300:
+        return features, 1.0
+    exponent = int(np.frexp(largest)[1]) - 1
+    return np.ldexp(features, -exponent), float(np.ldexp(1.0, exponent))
 
 
 def _squares(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
