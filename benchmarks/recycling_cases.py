@@ -264,6 +264,20 @@ _CASES = (
         {"n": 34},
     ),
     Case(
+        "darcy_grf_plain",
+        "the same without a preconditioner, as in the paper's first column",
+        "darcy",
+        {"n": 100, "coefficient": "lognormal"},
+        1e-8,
+        20,
+        (
+            Entry("gmres(40)", "gmres", {"m": 40}, is_peer=True, num_timed=4),
+            Entry("cg", "cg", is_peer=True),
+            *recycling("none", m=40, k=20, cold=8),
+        ),
+        {"n": 34},
+    ),
+    Case(
         "helmholtz_grf",
         "independent media, 10 wavelengths, shifted Laplacian",
         "helmholtz",
