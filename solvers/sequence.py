@@ -203,7 +203,8 @@ METHODS: dict[str, Method] = {
     "skr": Method(_GMRES_DR, RECYCLING, {"carry": True}, carries=True),
     "gcrodr_cold": Method(_GMRES_DR, RECYCLING, {"carry": False}),
     "gmres": Method(_SCIPY + "GMRES", ("m", *KRYLOV)),
-    "lgmres": Method(_SCIPY + "LGMRES", ("m", "k", *KRYLOV), carries=True),
+    # LGMRES wants few vectors: its own k, not the one that the other methods share.
+    "lgmres": Method(_SCIPY + "LGMRES", ("m", *KRYLOV), carries=True),
     "gcrotmk": Method(_SCIPY + "GCROTmk", ("m", "k", *KRYLOV), carries=True),
     "bicgstab": Method(_SCIPY + "BiCGStab", KRYLOV),
     "minres": Method(_SHORT + "MINRES", KRYLOV, needs="symmetric"),

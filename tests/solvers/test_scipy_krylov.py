@@ -122,3 +122,9 @@ def test_singular_inconsistent_systems_stop_with_a_sentence(method):
     assert not record.converged
     assert "not converged" in record.status
     assert record.matvecs < 2000
+
+
+def test_lgmres_keeps_its_own_number_of_vectors():
+    """The k that data configs share suits deflation; LGMRES would waste steps on it."""
+    assert "k" not in sequence.method_info("lgmres").settings
+    assert sequence.create("lgmres").k == 3
