@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,6 +33,7 @@ class Task(NamedTuple):
         maxiter: most steps.
         preconditioned: False if M is the identity.
         new_preconditioner: whether M differs from the one of the system before.
+        build: number of M; products with it hold while that stays the same.
         matrix: A itself, [N, N] SciPy matrix or LinearOperator.
     """
 
@@ -46,6 +47,7 @@ class Task(NamedTuple):
     maxiter: int
     preconditioned: bool
     new_preconditioner: bool
+    build: int | None
     matrix: object
 
     @property
@@ -74,6 +76,18 @@ class Outcome:
     recycle_dim: int = 0
     fallbacks: tuple[str, ...] = ()
     phases: PhaseSeconds = dataclasses.field(default_factory=PhaseSeconds)
+
+
+class Snapshot(NamedTuple):
+    """What a Krylov method carries from system to system.
+
+    Attributes:
+        preconditioner: M, as its `snapshot` keeps it.
+        carried: what the method adds to that.
+    """
+
+    preconditioner: Any
+    carried: Any = None
 
 
 class KrylovSolver:
@@ -132,6 +146,14 @@ class KrylovSolver:
         """Frees what the preconditioner holds."""
         self.preconditioner.reset()
 
+    def snapshot(self) -> Snapshot:
+        """What is carried: the preconditioner, and what the method adds."""
+        return Snapshot(self.preconditioner.snapshot())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Goes on from there."""
+        self.preconditioner.restore(snapshot.preconditioner)
+
     def _iterate(self, task: Task) -> Outcome:
         raise NotImplementedError
 
@@ -154,6 +176,7 @@ class KrylovSolver:
             maxiter=MAXITER if maxiter is None else maxiter,
             preconditioned=self.preconditioner.name != "none",
             new_preconditioner=changed,
+            build=self.preconditioner.build,
             matrix=system.operator,
         )
         with np.errstate(all="ignore"):  # NaN and Inf end up in the record

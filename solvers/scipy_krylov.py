@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse.linalg as spla
 
-from solvers.krylov_solver import KrylovSolver, Outcome, Task
+from solvers.krylov_solver import KrylovSolver, Outcome, Snapshot, Task
 
 MAX_RESUMES = 5  # further calls of SciPy from the recomputed residual
 PROGRESS = 0.5  # smallest reduction by a call that deserves another one
@@ -186,13 +186,14 @@ class LGMRES(ScipyKrylov):
         super().reset()
         self._vectors = []
 
-    def snapshot(self) -> list:
-        """The carried vectors."""
-        return list(self._vectors)
+    def snapshot(self) -> Snapshot:
+        """The preconditioner and the carried vectors."""
+        return super().snapshot()._replace(carried=list(self._vectors))
 
-    def restore(self, snapshot: list) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Carries those vectors again."""
-        self._vectors = list(snapshot)
+        super().restore(snapshot)
+        self._vectors = list(snapshot.carried)
 
     def _begin(self, task):
         # Products with the matrix before are of no use for this one.
@@ -256,13 +257,15 @@ class GCROTmk(ScipyKrylov):
         super().reset()
         self._pairs = []
 
-    def snapshot(self) -> list:
-        """The carried pairs (A u, u)."""
-        return [(c, u.copy()) for c, u in self._pairs]
+    def snapshot(self) -> Snapshot:
+        """The preconditioner and the carried pairs (A u, u)."""
+        pairs = [(c, u.copy()) for c, u in self._pairs]
+        return super().snapshot()._replace(carried=pairs)
 
-    def restore(self, snapshot: list) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Carries those pairs again."""
-        self._pairs = [(c, u.copy()) for c, u in snapshot]
+        super().restore(snapshot)
+        self._pairs = [(c, u.copy()) for c, u in snapshot.carried]
 
     def _begin(self, task):
         self._pairs = [(None, u) for _, u in fitting(self._pairs, task.b, 1)]

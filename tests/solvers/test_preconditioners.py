@@ -223,3 +223,76 @@ def test_settings_of_ilu():
     x = np.ones(A.shape[0])
     coarse, fine = rough(A @ x) - x, made_for(A, "ilu")(A @ x) - x
     assert np.linalg.norm(fine) < 0.1 * np.linalg.norm(coarse)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"), [("lu", False), ("ssor", True), ("ilu0", True)]
+)
+def test_what_is_kept_is_built_anew_for_another_size_or_kind(name, frozen):
+    needs_petsc(name)
+    small, large = (
+        LinearSystem(A, np.ones(A.shape[0]))
+        for A in (matrix("spd")[:30, :30].tocsr(), matrix("spd")[:40, :40].tocsr())
+    )
+    made = [small, large, small]
+    if name != "ilu0":  # PETSc is real
+        wave = matrix("complex")[:40, :40].tocsr()
+        made[2:] = [LinearSystem(wave, np.ones(40) + 1j), large, small]
+    settings = {"method": "gmres", "preconditioner": name, "frozen": frozen}
+    result = sequence.solve_sequence(made, **settings)
+    for one, x, record in zip(made, result.solutions, result.records, strict=True):
+        assert record.converged
+        assert true_residual(one, x) <= 1e-8
+        alone = sequence.solve_sequence([one], **settings).records[0]
+        assert record.iterations == alone.iterations
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [
+        ("ssor", False),
+        ("ilu", True),
+        ("lu", False),
+        ("ilu0", True),
+        ("petsc:-pc_type gamg", False),
+    ],
+)
+def test_snapshots_bring_back_what_was_kept(name, frozen):
+    needs_petsc(name)
+    scale = sp.diags_array(np.geomspace(1, 1e3, matrix("spd").shape[0]))
+    first, second = (LinearSystem(matrix("spd", d), np.ones(1)) for d in (0.0, 0.1))
+    other = LinearSystem(sp.csr_array(scale @ first.operator @ scale), np.ones(1))
+    r = np.random.default_rng(0).standard_normal(first.operator.shape[0])
+    M = preconditioners.create(name, frozen=frozen)
+    assert M.snapshot() in (None, (None, None), (None, None, None))
+    for one in (first, second):
+        M.update(one)
+    before, build, state = M(r), M.build, M.snapshot()
+    M.restore(state)
+    assert M.build == build
+    third = LinearSystem(matrix("spd", 0.2), np.ones(1))
+    changed = M.update(third)
+    after = M(r)
+    assert changed == (M.build != build)
+    M.reset()
+    M.update(other)
+    assert M.build not in (None, build)
+    assert not np.allclose(M(r), before)
+    M.restore(state)
+    assert M.build == build
+    np.testing.assert_allclose(M(r), before, rtol=1e-12)
+    assert not M.update(second)
+    M.reset()
+    M.update(other)
+    M.restore(state)
+    assert M.update(third) == changed
+    np.testing.assert_allclose(M(r), after, rtol=1e-12)
+    M.restore(None)
+    assert M.build is None
+    assert M.update(other)
+
+
+def test_ilu_only_advises_what_can_be_set():
+    A = sp.csr_array(np.diag([1.0, 0.0, 2.0]))
+    with pytest.raises(ArithmeticError, match=r"use preconditioner 'lu' or 'jacobi'$"):
+        made_for(A, "ilu")

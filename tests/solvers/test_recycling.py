@@ -66,7 +66,7 @@ def test_records_count_every_product(mode):
     apply = solver.preconditioner
 
     class Counted:
-        name = "jacobi"
+        name, build = "jacobi", None
         update, reset = apply.update, apply.reset
 
         def __call__(self, r):
