@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
-from families import diffusion, gaussian_field
+from families import diffusion, gaussian_field, system
 
 from solvers import preconditioners, sequence
 from solvers.sequence import LinearSystem
@@ -304,9 +304,42 @@ def test_products_are_counted_by_the_kind_of_ksp(options, per_step, cycles):
     ).records
     assert record.converged, record.status
     assert record.cycles >= cycles
-    assert record.matvecs == per_step * record.iterations + max(0, record.cycles - 1)
+    checks = per_step > 0  # of the residual, after the iteration
+    restarts = max(0, record.cycles - 1)
+    assert record.matvecs == per_step * record.iterations + restarts + checks
     assert record.preconditioner_applications >= max(1, record.matvecs)
     assert record.phases.setup > 0
+
+
+def test_a_ksp_that_stops_too_early_goes_on_from_its_x():
+    """The preconditioned norm is met long before the true one."""
+    options = "-ksp_type cg -pc_type jacobi -ksp_norm_type"
+    one = system("two_phase_1e4", (24, 26), 1)
+    early = sequence.create(f"petsc:{options} preconditioned", spd=True)
+    runs, solve_once = [], early._solve_once
+
+    def watch(b, x, rtol, limit, warm):
+        reason, found = solve_once(b, x, rtol, limit, warm)
+        runs.append((rtol, limit, warm, found["iterations"], found["matvecs"]))
+        return reason, found
+
+    early._solve_once = watch
+    _, record = early.solve(one, rtol=1e-9)
+    assert record.converged, record.status
+    rtols, limits, warm, steps, matvecs = zip(*runs, strict=True)
+    assert rtols[0] == 0.99e-9
+    assert rtols[1] < 0.5e-9
+    assert warm == (False, True)
+    assert limits[1] == limits[0] - steps[0]
+    assert record.iterations == sum(steps)
+    assert record.matvecs == sum(matvecs) + 2
+    assert record.matvecs == record.iterations + 3  # and the first residual from x
+    solver = sequence.create(f"petsc:{options} unpreconditioned", spd=True)
+    record = solver.solve(one, rtol=1e-9)[1]
+    assert record.converged
+    assert record.matvecs == record.iterations + 1
+    assert len(record.residual_norms) == record.iterations + 1
+    assert record.true_relative_residual > 0.5e-9  # not better than asked for
 
 
 def test_hpddm_takes_about_as_many_steps():
