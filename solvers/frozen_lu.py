@@ -189,8 +189,9 @@ class FrozenLU(KrylovSolver):
 class _Held:
     """The factors in use, as a preconditioner that counts."""
 
-    name = "frozen_lu"
+    name, build = "frozen_lu", None  # it carries no products with M
     factor: Factor | None = None
+    build: int | None = None  # products with M are never kept here
 
     def update(self, system) -> bool:
         return False

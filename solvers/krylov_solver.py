@@ -234,7 +234,7 @@ def _finite(system):
     """Whether no NaN or infinity is in sight; the entries of an operator are not."""
     known = [system.rhs]
     known += [
-        matrix.data
+        sp.csr_array(matrix).data
         for matrix in (system.operator, system.preconditioning_matrix)
         if sp.issparse(matrix)
     ]

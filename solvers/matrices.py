@@ -12,23 +12,29 @@ def remember(A) -> tuple:
     """What `same` needs to recognise A later, even if A was changed in place."""
     if isinstance(A, spla.LinearOperator):
         return (A,)
-    return A.data.copy(), A.indices.copy(), A.indptr.copy()
+    return tuple(np.copy(part) for part in _parts(A))
 
 
 def same(A, memory: tuple | None) -> bool:
     """Whether A is the matrix that `remember` saw.
 
     Sparse matrices are compared by their values, so that one that is built anew is
-    recognised; a `LinearOperator` is known by identity.
+    recognised, in whatever format; a `LinearOperator` is known by identity.
     """
     if memory is None:
         return False
     if isinstance(A, spla.LinearOperator):
         return A is memory[0]
-    arrays = (A.data, A.indices, A.indptr)
-    return len(memory) == len(arrays) and all(
-        np.array_equal(new, old) for new, old in zip(arrays, memory, strict=True)
+    parts = _parts(A)
+    return len(memory) == len(parts) and all(
+        np.array_equal(new, old) for new, old in zip(parts, memory, strict=True)
     )
+
+
+def _parts(A):
+    """The arrays that make up a matrix, as CSR whatever its format."""
+    A = A if A.format == "csr" else A.tocsr()
+    return A.data, A.indices, A.indptr, np.array(A.shape)
 
 
 def asymmetry(A: sp.csr_array) -> float:

@@ -19,8 +19,10 @@ class LinearSystem(NamedTuple):
     """One system A x = b.
 
     Attributes:
-        operator: A, a `StencilOperator` of batch 1, a SciPy matrix [N, N] or, if it is
-            only known by its action, a SciPy `LinearOperator` [N, N].
+        operator: A, a `StencilOperator` of batch 1, a SciPy matrix [N, N] of any format
+            or, if it is only known by its action, a SciPy `LinearOperator` [N, N]. The
+            latter is known by identity: where A differs, the system needs an operator
+            object of its own, for methods keep products with the one they have seen.
         rhs: b [*grid], float64 or complex128.
         preconditioning_matrix: the matrix that preconditioners are built from, if not A
             (a shifted Laplacian, a mean medium): a SciPy matrix [N, N]. Systems that
@@ -63,10 +65,9 @@ class LinearSystem(NamedTuple):
         return sp.csr_array(self.operator)
 
     def assembled(self) -> "LinearSystem":
-        """This system with A as a SciPy matrix, to convert a stencil only once."""
-        if isinstance(self.operator, StencilOperator):
-            return self._replace(operator=self.to_csr())
-        return self
+        """This system with A in CSR form, to convert only once; operators stay."""
+        kept = isinstance(self.operator, (spla.LinearOperator, sp.csr_array))
+        return self if kept else self._replace(operator=self.to_csr())
 
     def check(self) -> None:
         """Looks at shapes and kinds of numbers.

@@ -5,7 +5,7 @@ import scipy.sparse.linalg as spla
 from families import system
 from sequences import COMPLEX, NEEDS, matrix, suits, systems, true_residual
 
-from solvers import sequence
+from solvers import matrices, sequence
 from solvers.sequence import LinearSystem
 from solvers.stencils import FIVE_POINT, StencilOperator
 
@@ -452,3 +452,34 @@ def test_matrix_free_systems_are_solved():
     _, better = sequence.create("gmres", preconditioner="lu").solve(helped, rtol=RTOL)
     assert better.converged
     assert better.iterations < record.iterations / 2
+
+
+@pytest.mark.parametrize("method", MATRIX_METHODS)
+@pytest.mark.parametrize("form", ["coo", "csc", "dia", "lil", "dok", "bsr"])
+def test_matrices_of_every_scipy_format_are_taken(method, form):
+    made = [
+        LinearSystem(one.operator.asformat(form), one.rhs, one.operator.asformat(form))
+        for one in systems("spd", 2)
+    ]
+    solved = sequence.solve_sequence(made, method=method, rtol=RTOL)
+    for one, x, record in zip(made, *solved, strict=True):
+        assert record.converged, record.status
+        assert true_residual(one, x) <= RTOL
+
+
+def test_formats_with_equal_arrays_are_different_matrices():
+    A = matrix("nonsymmetric")
+    turned = sp.csc_array((A.data, A.indices, A.indptr), shape=A.shape)
+    memory = matrices.remember(A)
+    assert matrices.same(A, memory)
+    assert matrices.same(A.tocoo(), memory)
+    assert not matrices.same(turned, memory)
+    wider = sp.csr_array((A.data, A.indices, A.indptr), shape=(238, 239))
+    assert not matrices.same(wider, memory)
+    b = systems("nonsymmetric", 1)[0].rhs
+    solver = sequence.create("skr", adaptive=False)
+    for one in (LinearSystem(A, b), LinearSystem(turned, b)):
+        x, record = solver.solve(one, rtol=RTOL)
+        assert record.converged, record.status
+        assert true_residual(one, x) <= RTOL
+    assert record.matvecs > record.iterations + record.cycles  # brought to turned
