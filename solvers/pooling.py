@@ -10,13 +10,16 @@ from solvers import matrices
 from solvers.krylov.deflated_cg import CGResult, DeflationSpace, deflated_cg
 from solvers.krylov.gcrodr import gcrodr
 from solvers.krylov.ritz_harvest import RitzHarvest
-from solvers.krylov_solver import KrylovSolver, Outcome, Task
+from solvers.krylov_solver import KrylovSolver, Outcome, Snapshot, Task
 from solvers.results import PhaseSeconds
 from solvers.short_recurrences import arguments, outcome
 
 PAYS_BELOW = 0.5  # of the plain count: products with A that a pooled solve may take
 PATIENCE = 2  # solves above that in a row before the pool is dropped
 FIRST_BREAK = 16  # systems solved plainly after a pool that never paid; doubles
+PROBE_EVERY = 50  # systems between two plain solves to compare with
+FIRST_GAP = 2  # systems before an earlier one, if starts are of another quality
+COMPARABLE = 2.0  # largest ratio between the decades of two comparable solves
 GCRODR_CYCLE = 2  # dimension m of the harvesting GCRO-DR, in units of k
 
 
@@ -28,12 +31,14 @@ class Carried(NamedTuple):
         space: W with its products with that matrix; None if they are unknown.
         MAW: [N, k] M A W for that matrix and the preconditioner then; None if unknown.
         memory: that matrix, for `solvers.matrices.same`.
+        build: number of that preconditioner.
     """
 
     W: np.ndarray
     space: DeflationSpace | None = None
     MAW: np.ndarray | None = None
     memory: tuple | None = None
+    build: int | None = None
 
 
 class RecycledCG(KrylovSolver):
@@ -76,13 +81,14 @@ class RecycledCG(KrylovSolver):
         super().reset()
         self._carried = None
 
-    def snapshot(self) -> Carried | None:
-        """The space; later solves make new arrays."""
-        return self._carried
+    def snapshot(self) -> Snapshot:
+        """The preconditioner and the space; later solves make new arrays."""
+        return super().snapshot()._replace(carried=self._carried)
 
-    def restore(self, snapshot: Carried | None) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Carries that space again."""
-        self._carried = snapshot
+        super().restore(snapshot)
+        self._carried = snapshot.carried
 
     def _harvest(self):
         return RitzHarvest(self.k, window=self.window, max_windows=self.max_windows)
@@ -90,6 +96,27 @@ class RecycledCG(KrylovSolver):
     def _iterate(self, task: Task) -> Outcome:
         found, self._carried = solve_deflated(task, self._carried, self._harvest())
         return found
+
+
+class Plain(NamedTuple):
+    """What plain CG took for one system.
+
+    Attributes:
+        products: with A; infinite if it did not converge.
+        decades: by which the residual had to fall, log10(||r0|| / target) > 0.
+    """
+
+    products: float
+    decades: float
+
+    def expected(self, decades: float) -> float:
+        """Products with A of plain CG from a start with `decades` to go."""
+        return self.products * decades / self.decades
+
+    def like(self, decades: float) -> bool:
+        """Whether a start with `decades` to go was about as good."""
+        ratio = decades / self.decades
+        return 1 / COMPARABLE <= ratio <= COMPARABLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +127,9 @@ class Pool:
         mode: "harvest", "frozen" or "plain".
         carried: the space, if there is one.
         harvested: systems harvested so far.
-        plain: products with A of a solve without a space, for comparison.
+        plain: the last solve without a space, for comparison; None if unknown.
+        since_plain: systems after that one.
+        gap: systems after it before a start of another quality calls for a new one.
         paid: solves with the frozen space that paid.
         misses: solves with it that did not pay, since the last that did.
         rest: systems still to be solved plainly.
@@ -110,7 +139,9 @@ class Pool:
     mode: str = "harvest"
     carried: Carried | None = None
     harvested: int = 0
-    plain: int | None = None
+    plain: Plain | None = None
+    since_plain: int = 0
+    gap: int = FIRST_GAP
     paid: int = 0
     misses: int = 0
     rest: int = 0
@@ -129,6 +160,11 @@ class PooledCG(KrylovSolver):
     used to pay is harvested anew at once, one that never did after a break of 16, 32,
     64, ... systems that are solved by plain CG. Counts decide, so that runs repeat
     exactly.
+
+    What a plain solve would take is known from the first system, per decade of residual
+    reduction. It is measured anew, by plain CG, every 50 systems, and at growing
+    distances where starts became better or worse by a factor of 2 in decades, as with a
+    guess. Systems that start from their solution change nothing.
 
     Args:
         k: dimension of the space.
@@ -169,60 +205,84 @@ class PooledCG(KrylovSolver):
         super().reset()
         self.pool = Pool()
 
-    def snapshot(self) -> Pool:
-        """The pool with its statistics."""
-        return self.pool
+    def snapshot(self) -> Snapshot:
+        """The preconditioner, and the pool with its statistics."""
+        return super().snapshot()._replace(carried=self.pool)
 
-    def restore(self, snapshot: Pool) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Goes on from that pool."""
-        self.pool = snapshot
+        super().restore(snapshot)
+        self.pool = snapshot.carried
 
     def _iterate(self, task: Task) -> Outcome:
-        before = task.A.count
         if self.pool.carried is not None and not fits(self.pool.carried, task):
             self.pool = Pool()
-        mode = self.pool.mode
-        if mode == "plain":
+        left = _decades(task)
+        if self.pool.mode == "plain" or not left > 0:
             found, _ = solve_deflated(task, None)
-            self._rest()
-        elif mode == "frozen":
-            found, carried = solve_deflated(task, self.pool.carried)
-            self._judge(carried, task.A.count - before, found)
-        else:
-            found = self._collect(task)
+            if left > 0:
+                self._rest()
+            return found
+        self.pool = dataclasses.replace(
+            self.pool, since_plain=self.pool.since_plain + 1
+        )
+        if self.pool.mode == "frozen":
+            return self._probe(task) if self._outdated(left) else self._use(task)
+        return self._collect(task)
+
+    def _outdated(self, left):
+        """Whether the plain solve says too little about one with `left` decades."""
+        pool = self.pool
+        if pool.since_plain > PROBE_EVERY:
+            return True
+        return pool.since_plain > pool.gap and not pool.plain.like(left)
+
+    def _probe(self, task):
+        """Solves a system plainly; the pool stays as it is."""
+        pool = self.pool
+        gap = pool.gap if pool.plain.like(_decades(task)) else 2 * pool.gap
+        found, _ = solve_deflated(task, None)
+        self.pool = dataclasses.replace(
+            pool, plain=_plain(task, found), since_plain=0, gap=gap
+        )
+        found.fallbacks += ("solved plainly to compare",)
         return found
 
     def _collect(self, task):
         """Solves one of the systems that the space is made from."""
-        pool = self.pool
+        first = self.pool.plain is None
         if self.harvest == "cg":
             harvest = RitzHarvest(self.k, window=2 * self.k, max_windows=None)
-            found, carried = solve_deflated(task, pool.carried, harvest)
-            plain = found.iterations if pool.plain is None else pool.plain
-        elif pool.plain is None:
+            found, carried = solve_deflated(task, self.pool.carried, harvest)
+        elif first:
             found, carried = solve_deflated(task, None)
-            self.pool = dataclasses.replace(pool, plain=found.iterations)
-            return found
         else:
-            found, carried = solve_by_gcrodr(task, pool.carried, self.k)
-            plain = pool.plain
-        harvested = pool.harvested + 1
+            found, carried = solve_by_gcrodr(task, self.pool.carried, self.k)
+        if first:
+            self.pool = dataclasses.replace(
+                self.pool, plain=_plain(task, found), since_plain=0
+            )
+            if self.harvest == "gcrodr":
+                return found
+        harvested = self.pool.harvested + 1
         done = harvested >= self.num_harvest and carried is not None
         self.pool = dataclasses.replace(
-            pool,
+            self.pool,
             mode="frozen" if done else "harvest",
             carried=carried,
             harvested=harvested,
-            plain=plain,
         )
         return found
 
-    def _judge(self, carried, spent, found):
-        """Keeps or drops the frozen space after a solve with it."""
-        pool = self.pool
+    def _use(self, task):
+        """Solves with the frozen space, and keeps or drops it after that."""
+        before, pool = task.A.count, self.pool
+        found, carried = solve_deflated(task, pool.carried)
+        spent = task.A.count - before
+        expected = pool.plain.expected(_decades(task))
         if carried is None:  # it failed, and plain CG had to step in
             misses = PATIENCE
-        elif spent <= PAYS_BELOW * pool.plain:
+        elif not found.failure and spent <= PAYS_BELOW * expected:
             misses = 0
         else:
             misses = pool.misses + 1
@@ -231,20 +291,33 @@ class PooledCG(KrylovSolver):
             self.pool = dataclasses.replace(
                 pool, carried=carried, misses=misses, paid=paid
             )
-            return
+            return found
         if paid:
             self.pool, then = Pool(), "a new one is harvested"
         else:
             self.pool = Pool(mode="plain", rest=pool.pause, pause=2 * pool.pause)
             then = f"plain CG for {pool.pause} systems"
         found.fallbacks += (
-            f"pool dropped: {spent} products with A, {pool.plain} without it; {then}",
+            f"pool dropped: {spent} products with A, {expected:.0f} expected without "
+            f"it; {then}",
         )
+        return found
 
     def _rest(self):
         rest = self.pool.rest - 1
         mode = "plain" if rest else "harvest"
         self.pool = dataclasses.replace(self.pool, mode=mode, rest=rest)
+
+
+def _decades(task):
+    """Powers of ten by which the residual is above the target; negative if below."""
+    return float(np.log10(np.linalg.norm(task.r) / task.aim)) if task.r.any() else -1.0
+
+
+def _plain(task, found):
+    """What a solve without a space says about others."""
+    products = found.iterations if not found.failure else np.inf
+    return Plain(products, _decades(task))
 
 
 def fits(carried: Carried, task: Task) -> bool:
@@ -284,7 +357,7 @@ def solve_deflated(
         carry_over=carrying, refresh=harvest.seconds if harvest is not None else 0.0
     )
     memory = carried.memory if known else matrices.remember(task.matrix)
-    return found, _next_carried(space, harvest, memory)
+    return found, _next_carried(space, harvest, memory, task.build)
 
 
 def solve_by_gcrodr(
@@ -306,7 +379,9 @@ def solve_by_gcrodr(
         maxiter=task.maxiter,
         space=None if carried is None else carried.W,
         mode="x",
-        selection="singular",  # the symmetric choice: it keeps all k on outliers
+        # Harmonic Ritz vectors make pools as good: 53 products per system, 52 with these
+        # (12 sequences of inclusions, 64^2 and 24^3 cells, ssor and icc0).
+        selection="singular",
     )
     scale = np.linalg.norm(task.r) / task.norm_b
     found = Outcome(
@@ -334,7 +409,7 @@ def _products_with_m(task, carried, space, known):
     """M A W, from before if neither A nor M changed."""
     if not task.preconditioned:
         return space.AW
-    if known and carried.MAW is not None and not task.new_preconditioner:
+    if known and carried.MAW is not None and carried.build == task.build:
         return carried.MAW
     return task.M(space.AW)
 
@@ -350,9 +425,9 @@ def _solve_plainly(task: Task, failed: CGResult) -> CGResult:
     )
 
 
-def _next_carried(space, harvest, memory):
+def _next_carried(space, harvest, memory, build):
     vectors = None if harvest is None else harvest.vectors()
     if vectors is not None:
         W, AW, MAW = vectors
-        return Carried(W, DeflationSpace.from_products(W, AW), MAW, memory)
+        return Carried(W, DeflationSpace.from_products(W, AW), MAW, memory, build)
     return None if space is None else Carried(space.W, space, None, memory)

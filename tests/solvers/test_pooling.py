@@ -102,7 +102,8 @@ def test_a_space_that_fails_falls_back_to_plain_cg(fixed_layout, monkeypatch):
     broken = solver.pool.carried._replace(
         W=solver.pool.carried.W * np.nan, space=None, memory=None
     )
-    solver.restore(pooling.Pool(mode="frozen", carried=broken, plain=100))
+    plain = pooling.Plain(100, 6.0)
+    solver.pool = pooling.Pool(mode="frozen", carried=broken, plain=plain)
     _, record = solver.solve(fixed_layout[5], rtol=RTOL)
     assert record.converged
     assert "deflated CG" in record.fallbacks[0]
@@ -182,3 +183,120 @@ def test_flux_matrices_of_the_test_problem_are_exact_for_linear_solutions():
     assert row.sum() == pytest.approx(0)
     assert A[0].sum() / 36 == pytest.approx(4.0)
     assert spla.eigsh(A, k=1, sigma=0)[0][0] > 0
+
+
+def guided(num, *, first=False):
+    """Systems with the solution 1, and a start that is off by 2e-6 for each.
+
+    Without `first`, system 0 has no start.
+    """
+    made, starts = [], []
+    for i, one in enumerate(inclusions.systems(num, 32)):
+        x = np.ones(one.rhs.size)
+        made.append(one._replace(rhs=(one.operator @ x).reshape(one.rhs.shape)))
+        start = ((1 + 2e-6 * (i > 0)) * x).reshape(one.rhs.shape)
+        starts.append(start if i or first else None)
+    return made, starts
+
+
+def test_a_pool_is_compared_with_solves_from_starts_as_good():
+    """The plain count of a cold solve says nothing about solves from good guesses."""
+    made, starts = guided(9)
+    solver = sequence.create("deflated_cg", preconditioner="ssor")
+    plain = sequence.create("cg", preconditioner="ssor")
+    counts, notes = [], []
+    for one, x0 in zip(made, starts, strict=True):
+        _, record = solver.solve(one, rtol=1e-6, x0=x0)
+        _, other = plain.solve(one, rtol=1e-6, x0=x0)
+        counts.append((record.matvecs, other.matvecs))
+        notes.append(" ".join(record.fallbacks))
+    assert solver.pool.mode == "plain"
+    assert sum("pool dropped" in note for note in notes) == 1
+    assert counts[-1][0] == counts[-1][1]
+
+
+def test_a_first_system_that_starts_from_its_solution_is_no_comparison():
+    made, starts = guided(1, first=True)
+    settings = {"preconditioner": "ssor", "k": 20}
+    solver = sequence.create("deflated_cg", **settings)
+    _, record = solver.solve(made[0], rtol=RTOL, x0=starts[0])
+    assert record.converged
+    assert record.iterations == 0
+    assert solver.pool == pooling.Pool()
+    records = [solver.solve(one, rtol=RTOL)[1] for one in inclusions.systems(8, 32)]
+    assert solver.pool.mode == "frozen"
+    assert solver.pool.paid == 5
+    assert solver.pool.plain.products == records[0].iterations
+
+
+def test_starts_from_the_solution_leave_a_pool_alone(fixed_layout):
+    solver = sequence.create("deflated_cg", preconditioner="ssor")
+    for one in fixed_layout[:5]:
+        x, _ = solver.solve(one, rtol=RTOL)
+    before = solver.pool
+    again = fixed_layout[4]
+    _, record = solver.solve(again, rtol=RTOL, x0=x)
+    assert record.matvecs == 1
+    assert solver.pool is before
+
+
+def test_plain_solves_keep_the_comparison_up_to_date(fixed_layout, monkeypatch):
+    monkeypatch.setattr(pooling, "PROBE_EVERY", 5)
+    solver = sequence.create("deflated_cg", preconditioner="ssor", k=20)
+    records = [solver.solve(one, rtol=RTOL)[1] for one in fixed_layout]
+    assert [r.fallbacks for r in records if r.fallbacks] == [
+        ("solved plainly to compare",)
+    ]
+    probe = next(r for r in records if r.fallbacks)
+    assert records.index(probe) == 6
+    assert probe.recycle_dim == 0
+    assert solver.pool.plain.products == probe.iterations
+    assert records[-1].recycle_dim == 20
+
+
+def test_a_plain_solve_that_fails_is_no_count(fixed_layout):
+    solver = sequence.create("deflated_cg", preconditioner="ssor", k=20)
+    _, record = solver.solve(fixed_layout[0], rtol=RTOL, maxiter=100)
+    assert not record.converged
+    for one in fixed_layout[1:6]:
+        _, record = solver.solve(one, rtol=RTOL)
+        assert record.converged
+    assert solver.pool.plain.products == np.inf
+    assert solver.pool.paid == 3
+
+
+@pytest.mark.parametrize("method", ["recycled_cg", "deflated_cg", "cg", "skr"])
+@pytest.mark.parametrize(("preconditioner", "frozen"), [("ssor", True), ("lu", False)])
+def test_a_line_goes_on_with_its_own_preconditioner(method, preconditioner, frozen):
+    """A, B cold, then the line of A again: M is that of A, not of B."""
+    one, two = inclusions.systems(2, 20)
+    scale = np.geomspace(1, 1e3, one.rhs.size)
+    other = two.operator.multiply(scale[:, None]).multiply(scale).tocsr()
+    made = [one, two._replace(operator=other), two]
+    settings = {"method": method, "preconditioner": preconditioner, "frozen": frozen}
+    settings |= {} if method == "cg" else {"k": 8}
+    branched = sequence.solve_sequence(made, parents=[-1, -1, 0], **settings)
+    straight = sequence.solve_sequence([one, two], **settings)
+    assert branched.records[2].converged
+    assert branched.records[2].matvecs == straight.records[1].matvecs
+    assert branched.solutions[2].tobytes() == straight.solutions[1].tobytes()
+
+
+def test_products_with_another_preconditioner_are_not_used_again():
+    """A space back with its matrix, but under the M that came in between."""
+    one = inclusions.systems(1, 24)[0]
+    base = np.random.default_rng(0).standard_normal((3, *one.rhs.shape))
+    first, second, third = (one._replace(rhs=b) for b in base)
+    P = inclusions.systems(2, 24, seed=7)[1].operator
+    solver = sequence.create("recycled_cg", k=8, preconditioner="ssor")
+    solver.solve(first, rtol=RTOL)
+    solver.solve(second._replace(preconditioning_matrix=P), rtol=RTOL)
+    state = solver.snapshot()
+    solver.solve(first, rtol=RTOL)
+    solver.restore(state._replace(preconditioner=solver.preconditioner.snapshot()))
+    _, record = solver.solve(third, rtol=RTOL)
+    assert record.converged
+    assert record.preconditioner_applications >= record.iterations + 8
+    solver.restore(state)
+    _, record = solver.solve(third._replace(preconditioning_matrix=P), rtol=RTOL)
+    assert record.preconditioner_applications <= record.iterations + 1
