@@ -189,7 +189,7 @@ class FrozenLU(KrylovSolver):
 class _Held:
     """The factors in use, as a preconditioner that counts."""
 
-    name, build = "frozen_lu", None  # it carries no products with M
+    name = "frozen_lu"
     factor: Factor | None = None
     build: int | None = None  # products with M are never kept here
 
