@@ -8,6 +8,7 @@ import scipy.sparse.linalg as spla
 
 from solvers import matrices
 from solvers.results import PhaseSeconds, SolveRecord, certify
+from solvers.scaling import unit_of
 from solvers.stencils import double
 
 # Ordering on the pattern of A + A^T keeps the fill of symmetric patterns low, about
@@ -91,13 +92,15 @@ class DirectSolver:
             failure = "the system holds NaN or infinite entries"
         else:
             self._keep(A)
-            target = rtol * np.linalg.norm(b)
+            unit = unit_of(b)
+            b, target = b / unit, rtol * np.linalg.norm(b / unit)
             for attempt in range(len(ATTEMPTS)):
                 began = time.perf_counter()
                 try:
                     factor = self._factor(A, attempt)
                     setup += time.perf_counter() - began
                     x, r, count = _refine(A, b, factor, target)
+                    x *= unit
                     solves, failure = solves + count, ""
                 except ArithmeticError as error:
                     setup += time.perf_counter() - began

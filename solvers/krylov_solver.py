@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from solvers import matrices, preconditioners
 from solvers.counting import CountingOperator
 from solvers.results import PhaseSeconds, SolveRecord, certify
+from solvers.scaling import unit_of
 from solvers.sequence import LinearSystem
 from solvers.stencils import double
 
@@ -25,7 +26,7 @@ class Task(NamedTuple):
     Attributes:
         A: the matrix; counts.
         M: the preconditioner, ready for A; counts.
-        b: [N] right-hand side, not zero.
+        b: [N] right-hand side, not zero, its entries of a size that can be squared.
         x: [N] start.
         r: [N] b - A x.
         norm_b: ||b||.
@@ -134,7 +135,12 @@ class KrylovSolver:
         elif not b.any():
             outcome = Outcome(np.zeros_like(x), relative_residual=0.0)
         else:
+            unit = unit_of(b)
+            if unit != 1:  # norms of b would underflow or overflow
+                with np.errstate(over="ignore"):
+                    b, x = b / unit, x / unit
             outcome = self._prepare_and_iterate(system, A, M, b, x, rtol, maxiter)
+            outcome.x = outcome.x if unit == 1 else outcome.x * unit
         outcome.phases = _all_phases(outcome, A, M, time.perf_counter() - start)
         return self._report(system, outcome, rtol, A.count, M.count, start)
 

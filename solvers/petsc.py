@@ -13,6 +13,7 @@ from solvers.counting import CountingOperator
 from solvers.krylov.gcrodr import check_settings, gcrodr
 from solvers.preconditioners import FromMatrix
 from solvers.results import PhaseSeconds, SolveRecord, certify
+from solvers.scaling import unit_of
 
 try:
     from mpi4py import MPI  # noqa: F401  (the binary wheel finds its MPI through this)
@@ -169,14 +170,15 @@ class PetscSolver:
 
     def _run(self, rhs, rtol, maxiter, x0):
         """Returns x, what the record needs, and what went wrong."""
+        unit = unit_of(rhs)
         b = PETSc.Vec().createWithArray(
-            np.ascontiguousarray(rhs, np.float64).ravel(), comm=PETSc.COMM_SELF
+            np.asarray(rhs, np.float64).ravel() / unit, comm=PETSc.COMM_SELF
         )
         x = b.duplicate()
         limit = 10_000 if maxiter is None else maxiter
         try:
             if x0 is not None:
-                x.setArray(np.asarray(x0, np.float64).ravel())
+                x.setArray(np.asarray(x0, np.float64).ravel() / unit)
             aim = 0.999 if self._gcrodr() is not None else AIM
             reason, found = self._solve_once(b, x, aim * rtol, limit, x0 is not None)
             if reason > 0 and not self._checked:
@@ -185,7 +187,7 @@ class PetscSolver:
             if self._recurs():
                 reason, found = self._resume(b, x, rtol, limit, reason, found)
             failure = "" if reason > 0 else f"KSP stopped with reason {reason}"
-            return x.getArray().copy().reshape(rhs.shape), found, failure
+            return x.getArray().reshape(rhs.shape) * unit, found, failure
         finally:
             x.destroy()
             b.destroy()

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from solvers.results import SolveRecord
+from solvers.scaling import unit_of
 from solvers.stencils import StencilOperator, double, relative_to
 
 PETSC_PREFIX = "petsc:"
@@ -115,10 +116,18 @@ class LinearSystem(NamedTuple):
 
     def relative_residual(self, x: np.ndarray) -> float:
         """||b - A x||_2 / ||b||_2 in NumPy double precision for x [*grid]."""
+        x, b = double(x), double(self.rhs)
+        unit = unit_of(b)
+        if unit == 1:
+            return self._relative_residual(x, b)
+        with np.errstate(over="ignore", invalid="ignore"):  # NaN is no solution
+            return self._relative_residual(x / unit, b / unit)
+
+    def _relative_residual(self, x, b):
         if isinstance(self.operator, StencilOperator):
-            return float(self.operator.relative_residual(x[None], self.rhs[None])[0])
-        r = double(self.rhs).ravel() - self.operator @ double(x).ravel()
-        return float(relative_to(np.linalg.norm(r), np.linalg.norm(self.rhs)))
+            return float(self.operator.relative_residual(x[None], b[None])[0])
+        r = b.ravel() - self.operator @ x.ravel()
+        return float(relative_to(np.linalg.norm(r), np.linalg.norm(b)))
 
 
 class SequenceSolver(Protocol):

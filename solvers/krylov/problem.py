@@ -9,6 +9,7 @@ from solvers.counting import CountingOperator
 from solvers.krylov.blocks import Kernels
 from solvers.krylov.recycle import RecycleSpace
 from solvers.results import PhaseSeconds
+from solvers.scaling import unit_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,10 @@ class GCRODRResult:
 
 
 class Problem:
-    """A, M, b and x0, checked, in one arithmetic; counts the products."""
+    """A, M, b and x0, checked, in one arithmetic; counts the products.
+
+    b and x0 are divided by `unit`, so that norms neither underflow nor overflow.
+    """
 
     def __init__(self, A, M, b, x0, rows):
         b = np.asarray(b)
@@ -90,7 +94,10 @@ class Problem:
         self.M, m_dtype = (None, float) if M is None else _counting(M, "M", len(b))
         x0 = np.zeros(b.shape) if x0 is None else np.asarray(x0)
         dtype = np.result_type(a_dtype, m_dtype, b, x0, np.float64)
-        self.b, self.x0 = b.astype(dtype), x0.astype(dtype)
+        self.unit = unit_of(b, lambda peak: float(max(rows.gather(np.array(peak)))))
+        with np.errstate(over="ignore"):
+            self.b = b.astype(dtype) / self.unit
+            self.x0 = x0.astype(dtype) / self.unit
         self.kernels, self.rows = Kernels(dtype, rows), rows
         self.size = int(rows.reduce(np.array([float(len(b))]))[0])
         self._counts = self.A.count, self.M.count if self.M else 0

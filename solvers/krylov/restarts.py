@@ -96,7 +96,7 @@ class Run:
         """Iterates; starts once more without a space if NaN or infinity comes up."""
         problem, kernels = self.problem, self.kernels
         self.norm_b, norm_x = kernels.norm(problem.b), kernels.norm(problem.x0)
-        self.target = max(rtol * self.norm_b, atol)
+        self.target = max(rtol * self.norm_b, atol / problem.unit)
         self.x, self.at_zero, self.given = problem.x0.copy(), norm_x == 0, space
         if self.norm_b == 0:
             self.x[:], self.residual_norm, self.norms = 0, 0.0, [0.0]
@@ -300,10 +300,10 @@ class Run:
             **own,
         )
         return GCRODRResult(
-            x=self.x,
+            x=self.x * problem.unit,
             converged=self.converged,
-            residual_norm=self.residual_norm,
-            residual_norms=np.array(self.norms),
+            residual_norm=self.residual_norm * problem.unit,
+            residual_norms=np.array(self.norms) * problem.unit,
             iterations=self.iterations,
             cycles=self.cycles,
             matvecs=problem.matvecs(),

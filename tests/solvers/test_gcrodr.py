@@ -464,6 +464,21 @@ def test_limits_and_trivial_systems():
     assert "rounding" in impossible.flags[-1] or "gave up" in impossible.flags[-1]
 
 
+@pytest.mark.parametrize("exponent", [-1000, -560, 700])
+def test_right_sides_of_any_size_scale_the_solution(exponent):
+    A, factor = matrix("nonsymmetric"), 2.0**exponent
+    b, x0 = right_side(A), right_side(A, 3)
+    plain = gcrodr(A, b, x0, m=M, k=K)
+    result = gcrodr(A, b * factor, x0 * factor, m=M, k=K)
+    assert result.converged
+    assert result.iterations == plain.iterations
+    np.testing.assert_allclose(result.x / factor, plain.x, rtol=1e-7, atol=1e-10)
+    assert result.residual_norm / factor == pytest.approx(plain.residual_norm, rel=1e-3)
+    loose = gcrodr(A, b * factor, m=M, k=K, atol=0.5 * factor * norm(b))
+    assert loose.residual_norm <= 0.5 * factor * norm(b)
+    assert loose.iterations < plain.iterations
+
+
 def test_kinds_of_operators_and_the_callback():
     A, norms = matrix("nonsymmetric"), []
     b = right_side(A)

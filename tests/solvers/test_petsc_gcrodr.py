@@ -342,6 +342,16 @@ def test_a_ksp_that_stops_too_early_goes_on_from_its_x():
     assert record.true_relative_residual > 0.5e-9  # not better than asked for
 
 
+@pytest.mark.parametrize("options", ["-ksp_type cg", KSP.removeprefix("petsc:")])
+def test_right_sides_of_any_size_are_solved(options):
+    one = system("two_phase", (14, 17), 1)
+    tiny = one._replace(rhs=one.rhs * 1e-169)
+    solver = sequence.create(f"petsc:{options} -pc_type jacobi", spd=True)
+    records = [solver.solve(each, rtol=RTOL)[1] for each in (tiny, one)]
+    assert all(record.converged for record in records)
+    assert 0 < records[0].true_relative_residual <= RTOL
+
+
 def test_hpddm_takes_about_as_many_steps():
     from solvers.petsc import has_hpddm
 

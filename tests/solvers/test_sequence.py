@@ -483,3 +483,26 @@ def test_formats_with_equal_arrays_are_different_matrices():
         assert record.converged, record.status
         assert true_residual(one, x) <= RTOL
     assert record.matvecs > record.iterations + record.cycles  # brought to turned
+
+
+@pytest.mark.parametrize("size", [1e-169, 1e-290, 1e200])
+@pytest.mark.parametrize("method", MATRIX_METHODS)
+def test_right_sides_of_any_size_are_solved(method, size):
+    one = systems("spd", 1)[0]
+    x0 = np.full(one.rhs.shape, 1e-8)
+    solver, plain = sequence.create(method), sequence.create(method)
+    x, record = solver.solve(
+        one._replace(rhs=one.rhs * size), rtol=RTOL, x0=x0 * size, maxiter=500
+    )
+    other, expected = plain.solve(one, rtol=RTOL, x0=x0, maxiter=500)
+    assert record.converged, record.status
+    assert true_residual(one, x / size) <= 1.01 * RTOL
+    np.testing.assert_allclose(x / size, other, atol=1e-5 * np.abs(other).max())
+    assert abs(record.iterations - expected.iterations) <= 5
+
+
+def test_a_wrong_solution_of_a_tiny_system_is_not_certified():
+    for one in (systems("spd", 1)[0], system("two_phase", (14, 17))):
+        tiny = one._replace(rhs=one.rhs * 1e-169)
+        assert tiny.relative_residual(0 * tiny.rhs) == pytest.approx(1.0)
+        assert not tiny.relative_residual(np.ones(tiny.rhs.shape)) <= 1
