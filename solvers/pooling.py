@@ -379,8 +379,8 @@ def solve_by_gcrodr(
         maxiter=task.maxiter,
         space=None if carried is None else carried.W,
         mode="x",
-        # Harmonic Ritz vectors make pools as good: 53 products per system, 52 with these
-        # (12 sequences of inclusions, 64^2 and 24^3 cells, ssor and icc0).
+        # Harmonic Ritz vectors make pools as good: 53 products per system, with these
+        # 52 (12 sequences of inclusions, 64^2 and 24^3 cells, ssor and icc0).
         selection="singular",
     )
     scale = np.linalg.norm(task.r) / task.norm_b
