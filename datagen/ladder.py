@@ -81,7 +81,8 @@ class Ladder:
         """
         climb, sample = _Climb(self.problem.num_systems), None
         try:
-            sample = self.problem.sample(rng)
+            with np.errstate(all="ignore"):  # what is not finite is refused just below
+                sample = self.problem.sample(rng)
             for name, values in sample.items():
                 if not np.isfinite(values).all():
                     raise ValueError(f"{name} is not finite")

@@ -244,7 +244,7 @@ def load_plan(root: Path) -> Plan:
 
     Raises:
         PlanError: if there is none.
-        DatasetError: if it is damaged or was edited.
+        DatasetError: if it is damaged, was edited, or is of an older version.
     """
     path = root / "plan.json"
     if not path.exists():
@@ -252,7 +252,16 @@ def load_plan(root: Path) -> Plan:
             f"{root} holds no plan: run `python -m datagen plan --config <data config> "
             f"--out {root}` first"
         )
-    content = read.read_json(path, schemas.PLAN)
+    try:
+        content = read.read_json(path, schemas.PLAN)
+    except read.DatasetError as error:
+        if not _is_older(path):
+            raise
+        raise read.DatasetError(
+            f"{path} was written by an older version of this program, which cannot go "
+            "on here: a data set that is finished can still be opened and read; to "
+            "make it anew choose another --out"
+        ) from error
     if content["plan_sha256"] != plan_sha256(content):
         raise read.DatasetError(
             f"{path} was edited: its content does not match its plan_sha256; put the "
@@ -263,6 +272,16 @@ def load_plan(root: Path) -> Plan:
     if digest := content["sort"].get("parents_sha256"):
         parents = _load_array(root, "parents", digest)
     return Plan(root, content, order, parents)
+
+
+def _is_older(path: Path) -> bool:
+    """Whether a plan that breaks the schema is just as it was once written."""
+    try:
+        content = json.loads(path.read_text())
+        newer = content["schema_version"] > schemas.SCHEMA_VERSION
+        return not newer and content["plan_sha256"] == plan_sha256(content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
 
 
 def _load_array(root: Path, name: str, sha256: str) -> np.ndarray:

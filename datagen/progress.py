@@ -1,6 +1,7 @@
 """What a run tells its user: size and time beforehand, then a bar or lines."""
 
 import time
+from typing import Any
 
 import tqdm
 
@@ -51,7 +52,9 @@ class Progress:
             self._residual = max(self._residual, solved.true_residual)
         else:
             self._rejected += 1
-            self._write(f"{shard.id}: a sample goes to quarantine: {solved.failures}")
+            self._write(
+                f"{shard.id}: a sample goes to quarantine: {'; '.join(solved.failures)}"
+            )
         if not self._bar.disable:
             if time.monotonic() - self._shown > 0.2:
                 self._shown = time.monotonic()
@@ -90,24 +93,23 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
     """Says what a run will make, how large it is and how long it takes."""
     samples = sum(shard.stop - shard.start for shard in missing)
     splits = ", ".join(f"{plan.config['splits'][split]} {split}" for split in SPLITS)
-    grid = " x ".join(map(str, plan.content["grid"]["shape"]))
     size = plan.num_samples * timing.num_bytes + FILE_OVERHEAD * len(plan.shards)
-    print(f"{plan.config['name']}: {plan.num_samples} samples ({splits}), grid {grid}")
+    print(
+        f"{plan.config['name']}: {plan.num_samples} samples ({splits}), {points(plan)}"
+    )
     print(f"{plan.content['equation']}")
     print(describe_solver(plan))
     print(f"{plan.root}: about {megabytes(size)} in {len(plan.shards)} files")
     print(
         f"{samples} samples to make, about {duration(samples * timing.seconds)} at "
-        f"{timing.seconds * 1e3:.2g} ms each ({plan.solver['method']}, one sample "
-        f"timed; the first one took {timing.compile_seconds:.1f} s more)",
+        f"{milliseconds(timing.seconds)} each (one sample timed{_compilation(timing)})",
         flush=True,
     )
     if timing.failures:
-        print(
-            f"warning: {plan.solver['method']} failed on a sample, which costs a "
-            f"fallback: {timing.failures[0]}",
-            flush=True,
-        )
+        what = "the sample timed could not be made"
+        if timing.solved:
+            what = f"{plan.solver['method']} failed on the sample timed; a fallback did"
+        print(f"warning: {what}: {timing.failures[0]}", flush=True)
     needed = size * samples / max(plan.num_samples, 1)
     if needed > (free := run.free_bytes(plan)):
         print(
@@ -117,15 +119,41 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
         )
 
 
+def points(plan: Plan) -> str:
+    """Grid or mesh, and steps, of a sample."""
+    grid, steps = plan.content["grid"], plan.content["steps"]
+    text = f"grid {' x '.join(map(str, grid['shape']))}"
+    if grid["axes"] == ["node"]:
+        text = f"mesh of {grid['shape'][0]} nodes"
+    if len(values := steps["values"]) > 1:
+        text += f", {len(values)} steps ({steps['name']} {values[0]:g} to "
+        text += f"{values[-1]:g})"
+    return text
+
+
+def _compilation(timing: run.Timing) -> str:
+    if timing.compile_seconds < 0.1:
+        return ""
+    return f"; the first one took {timing.compile_seconds:.1f} s more"
+
+
+def solver_words(solver: dict[str, Any]) -> list[str]:
+    """What is worth telling of the settings of a method: "m 40", "k 20"."""
+    hidden = {"spd", *(() if solver["settings"].get("frozen") else ("frozen",))}
+    return [f"{k} {v}" for k, v in solver["settings"].items() if k not in hidden]
+
+
 def describe_solver(plan: Plan) -> str:
     """Method, settings and ordering in a line, and one per split that was sorted."""
     solver = plan.solver
-    settings = {k: v for k, v in solver["settings"].items() if k != "spd"}
-    words = [f"{key} {value}" for key, value in settings.items()]
+    words = solver_words(solver)
     fallbacks = " then ".join(f["method"] for f in solver["fallbacks"]) or "none"
     line = f"method {' '.join([solver['method'], *words])}; ordering "
     line += f"{solver['ordering']}; fallbacks {fallbacks}"
     for split, steps in plan.content["sort_statistics"].items():
+        if plan.config["splits"][split] == steps.get("not_sortable"):
+            line += f"\norder of {split}: by id, no sample has finite features"
+            continue
         line += (
             f"\norder of {split}: mean step {steps['mean_step']:.4g}, unsorted "
             f"{steps['unsorted']:.4g}, nearest neighbours {steps['nearest']:.4g}"
@@ -133,6 +161,11 @@ def describe_solver(plan: Plan) -> str:
         if num := steps.get("not_sortable"):
             line += f"; {num:.0f} without finite features come last"
     return line
+
+
+def milliseconds(seconds: float) -> str:
+    """The time of a sample for people."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.2g} ms"
 
 
 def megabytes(num: float) -> str:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from datagen.plan import Plan
+from datagen.progress import points, solver_words
 
 STATIONARY = """A stationary solution is a trajectory of one step, so ask for no input
 steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml"""
@@ -11,7 +12,6 @@ steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml"""
 
 def readme(plan: Plan, manifest: dict[str, Any]) -> str:
     """The text, in Markdown."""
-    shape = " x ".join(map(str, plan.content["grid"]["shape"]))
     fields = "\n".join(
         f"- `{f['name']}` ({f['units']}): {f['description']}"
         for f in plan.content["fields"]
@@ -25,7 +25,7 @@ def readme(plan: Plan, manifest: dict[str, Any]) -> str:
 
 {manifest["equation"]}
 
-Grid {shape}{_steps(plan)}, {manifest["dtype"]}.
+{points(plan).capitalize()}, {manifest["dtype"]}.
 {_method(plan)}
 Every accepted sample has a relative residual ||b - A x|| / ||b||, recomputed in float64
 before the cast, of at most {plan.solver["accept_rtol"]:g}; the largest is \
@@ -46,29 +46,21 @@ Check the files with `sha256sum -c checksums.sha256`.
 """
 
 
-def _steps(plan: Plan) -> str:
-    steps = plan.content["steps"]
-    values = steps["values"]
-    if len(values) == 1:
-        return ""
-    return f", {len(values)} steps ({steps['name']} {values[0]:g} to {values[-1]:g})"
-
-
 def _method(plan: Plan) -> str:
     """How the systems were solved."""
     solver = plan.solver
-    settings = {k: v for k, v in solver["settings"].items() if k != "spd"}
-    words = ", ".join(f"{key} {value}" for key, value in settings.items())
+    words = ", ".join(solver_words(solver))
     text = f"Solved with `{solver['method']}`" + (f" ({words})" if words else "")
     if solver["ordering"] == "none":
         return f"{text}, in the order of the sample ids."
     text += f", in the order `{solver['ordering']}`"
-    if train := plan.content["sort_statistics"].get("train"):
+    statistics = plan.content["sort_statistics"]
+    if train := statistics.get("train"):
         text += (
             f": the features of neighbours differ by {train['mean_step']:.3g} on "
             f"average, unsorted by {train['unsorted']:.3g}"
         )
-        if num := train.get("not_sortable"):
+        if num := sum(split.get("not_sortable", 0) for split in statistics.values()):
             text += f"; {num:.0f} samples without finite features come last"
     return f"{text}."
 
@@ -80,7 +72,8 @@ def _opening(plan: Plan) -> str:
     axes = ", ".join(plan.content["grid"]["axes"])
     constant = [f["name"] for f in fields if not f["time_varying"]][:1]
     varying = [f["name"] for f in fields if f["time_varying"]][-1:]
-    loading = f"inputs={tuple(constant)}, outputs={tuple(varying)}"
+    inputs = constant or [f["name"] for f in fields][:1]
+    loading = f"inputs={tuple(inputs)}, outputs={tuple(varying)}"
     if several:
         loading += ", steps=-1"
     example = [

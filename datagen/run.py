@@ -2,13 +2,13 @@
 
 import dataclasses
 import hashlib
+import importlib
 import importlib.metadata
 import io
 import json
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,12 +37,14 @@ class Timing:
         seconds: sampling, solving and checking one sample.
         num_bytes: room it takes in a file, about.
         failures: why the planned method did not solve it; empty if it did.
+        solved: whether any method did.
     """
 
     compile_seconds: float
     seconds: float
     num_bytes: int
     failures: tuple[str, ...] = ()
+    solved: bool = True
 
 
 def time_sample(plan: Plan, shard: Shard) -> Timing:
@@ -64,7 +66,7 @@ def time_sample(plan: Plan, shard: Shard) -> Timing:
     fields = (solved.fields or {}).values()
     num_bytes = sum(well.stored_bytes(values.astype(dtype)) for values in fields)
     first = max(0.0, seconds[0] - seconds[1])
-    return Timing(first, seconds[1], num_bytes, solved.failures)
+    return Timing(first, seconds[1], num_bytes, solved.failures, solved.accepted)
 
 
 def pending(plan: Plan) -> list[Shard]:
@@ -327,20 +329,22 @@ def provenance(solver: dict[str, Any]) -> dict[str, str]:
     """Versions of what computes, without anything that changes from run to run.
 
     Args:
-        solver: `plan.solver`; it decides what is recorded, not what happens to be
-            imported, so that resumed runs give the same bytes.
+        solver: `plan.solver`; method and fallbacks decide what is recorded, not what
+            happens to be imported, so that resumed runs give the same bytes.
     """
     versions = {"python": platform.python_version()}
     for name in PROVENANCE:
         versions[name] = importlib.metadata.version(name)
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     versions["blas"] = f"{blas.get('name', '')} {blas.get('version', '')}".strip()
-    names = solver["method"], solver["preconditioner"]
+    choices = [solver, *solver["fallbacks"]]
+    methods = [choice["method"] for choice in choices]
+    names = [choice["settings"].get("preconditioner", "none") for choice in choices]
     petsc = (sequence.PETSC_PREFIX, *preconditioners.PETSC_PRECONDITIONERS)
-    if any(name.startswith(petsc) for name in names):
-        versions["petsc4py"] = sys.modules["petsc4py"].__version__
-    if solver["method"] == "mg_pcg":
-        versions["jax_backend"] = sys.modules["jax"].default_backend()
+    if any(name.startswith(petsc) for name in methods + names):
+        versions["petsc4py"] = importlib.import_module("petsc4py").__version__
+    if "mg_pcg" in methods:
+        versions["jax_backend"] = importlib.import_module("jax").default_backend()
     return versions
 
 

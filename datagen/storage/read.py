@@ -95,7 +95,8 @@ class Dataset:
             inputs: names of the fields that make up x, in channel order.
             outputs: names of the fields that make up y.
             num: number of samples; None for all.
-            stride: keep every stride-th point of each axis.
+            stride: keep every stride-th point of each axis; 1 on unstructured meshes,
+                whose cells need every node.
             steps: which steps of time-varying fields to read, by index, -1 the last;
                 each is a channel, the steps of one field side by side. Must be given
                 where there are several steps (`self.steps`).
@@ -110,6 +111,11 @@ class Dataset:
         for name in (*inputs, *outputs):
             if name not in known:
                 raise DatasetError(f"{self.name} has no field {name!r}; known: {known}")
+        if stride != 1 and list(self.coordinates) == ["node"]:
+            raise DatasetError(
+                f"stride is {stride}, but {self.name} lies on an unstructured mesh, "
+                "where every second node makes no mesh; leave stride=1"
+            )
         coordinates = _subsample(self.coordinates, stride, self.name)
         ids, parts = self._accepted(split, num)
         shape = tuple(len(c) for c in coordinates)

@@ -61,9 +61,8 @@ def test_dying_at_any_step_of_a_commit_heals(kind, config_file, finished, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_dying_while_describing_heals(kind, config_file, finished, tmp_path):
-    faults = [f"{kind}:{step}" for step in STEPS]
+def test_dying_while_describing_heals(config_file, finished, tmp_path):
+    faults = [f"{kind}:{step}" for kind in OTHER_KINDS for step in STEPS]
     check_faults(faults, config_file, finished, tmp_path)
 
 
@@ -96,8 +95,8 @@ def test_sigkill_at_random_times(config_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigkill_at_twenty_random_times(config_file, tmp_path):
-    check_kills(20, config_file, tmp_path)
+def test_sigkill_at_ten_random_times(config_file, tmp_path):
+    check_kills(10, config_file, tmp_path)
 
 
 def test_two_runs_in_one_folder_are_harmless(config_file, finished, tmp_path):

@@ -1,14 +1,16 @@
 """What a plan decides about the solver, and what is carried from sample to sample."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from configs import common
+from configs import common, loading
 from datagen import plan as planning
-from datagen import trials
+from datagen import progress, run, trials
 from datagen.cli import main
 from datagen.ladder import COLD, DIRECT, FALLBACK, PLANNED, Ladder
 from datagen.methods import MethodError, resolve
@@ -322,6 +324,65 @@ def test_sampling_errors_drop_the_state(monkeypatch):
     assert rejected.failures == ("setting up: ZeroDivisionError: division by zero",)
     monkeypatch.setattr(Darcy, "sample", sample)
     assert recycle_dims([ladder.solve(sample_rng(0, 2))]) == [0]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "keys"),
+    [
+        ("direct", {}, set()),
+        ("skr", {"preconditioner": "ilu0"}, {"petsc4py"}),
+        ("direct", {"fallbacks": ("petsc:-ksp_type cg",)}, {"petsc4py"}),
+        (
+            "direct",
+            {"fallbacks": ("gmres",), "preconditioner": "icc0"},
+            {"petsc4py"},
+        ),
+        ("skr", {"fallbacks": ("mg_pcg", "direct")}, {"jax_backend"}),
+    ],
+)
+def test_provenance_names_what_a_fallback_uses(method, changes, keys):
+    if "petsc4py" in keys:
+        pytest.importorskip("petsc4py")
+    found = run.provenance(resolved(method, **changes))
+    assert {"petsc4py", "jax_backend"} & found.keys() == keys
+
+
+def test_bad_draws_are_told_as_such(config_file, tmp_path, monkeypatch, capsys):
+    """Two of the samples overflow, the first one among them."""
+    sample = Darcy.sample
+
+    def overflowing(self, rng):
+        found = sample(self, rng)
+        mean = found["coefficient"].mean()
+        return (
+            {"coefficient": np.exp(1e3 * found["coefficient"])} if mean < 7 else found
+        )
+
+    monkeypatch.setattr(Darcy, "sample", overflowing)
+    root = tmp_path / "set"
+    command = ["generate", "--config", config_file, "--out", str(root)]
+    assert main([*command, "--config.solver.method=skr"]) == 3
+    captured = capsys.readouterr()
+    assert "goes to quarantine: setting up: ValueError: coefficient is" in captured.out
+    assert "without finite features come last" in captured.out
+    assert "frozen" not in captured.out
+    assert "RuntimeWarning" not in captured.err
+    assert "without finite features come last" in (root / "README.md").read_text()
+    assert main(["verify", "--out", str(root)]) == 3
+
+
+def test_the_timed_sample_tells_whether_a_fallback_helped(config_file, tmp_path):
+    config = {**loading.load(config_file).to_dict()}
+    lines = []
+    for solved in (True, False):
+        plan = make_plan(config, tmp_path)
+        timing = run.Timing(0.0, 2.5, 100, ("direct: no",), solved)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            progress.announce(plan, list(plan.shards), timing)
+        lines.append(output.getvalue())
+        assert "2.5 s each (one sample timed)" in lines[-1]
+    assert "direct failed on the sample timed; a fallback did" in lines[0]
+    assert "warning: the sample timed could not be made: direct: no" in lines[1]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from datagen import plan
 from datagen.cli import main
+from datagen.storage import read
 from datagen.storage.read import DatasetError, open_dataset, open_npz
 
 
@@ -76,6 +77,64 @@ def test_fields_become_channels_in_the_order_asked_for(finished):
 def test_impossible_requests_are_refused(finished, arguments, message):
     with pytest.raises(DatasetError, match=message):
         open_dataset(finished).load(**arguments)
+
+
+@pytest.fixture(scope="module")
+def mesh_set(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mesh") / "set"
+    command = ["generate", "--config", "configs/data/composites_unstructured.py:quick"]
+    command += ["--config.splits.train=2", "--config.splits.valid=0"]
+    assert main([*command, "--config.splits.test=0", "--out", str(root)]) == 0
+    return root
+
+
+def test_a_mesh_is_not_thinned_out(mesh_set):
+    dataset = open_dataset(mesh_set)
+    assert len(dataset.load("train").coordinates[0]) == 1813
+    with pytest.raises(DatasetError, match=r"unstructured mesh, .* leave stride=1"):
+        dataset.load("train", stride=2)
+    assert "Mesh of 1813 nodes, float32." in (mesh_set / "README.md").read_text()
+
+
+def test_manifests_without_what_came_later_still_open(copied, finished):
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for key in ("fallbacks", "steps", "solver"):
+        del manifest[key]
+    manifest["manifest_sha256"] = read.manifest_sha256(manifest)
+    path.write_text(json.dumps(manifest))
+    make_old(copied / "plan.json")
+    old, new = open_dataset(copied), open_dataset(finished)
+    assert (old.steps.tolist(), old.step_name) == ([0.0], "time")
+    for one, other in zip(old.load("train")[:3], new.load("train")[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def make_old(path, **changes):
+    """A plan as it was before steps and `config.solver.m` were in it."""
+    content = json.loads(path.read_text())
+    for key in ("steps", "solver", "sort_statistics"):
+        content.pop(key, None)
+    content["config"]["solver"] = {"method": "direct", "rtol": 1e-8}
+    content["plan_sha256"] = plan.plan_sha256(content)
+    path.write_text(json.dumps(content | changes))
+
+
+def test_a_plan_of_an_older_version_says_so(copied, config_file, capsys):
+    make_old(copied / "plan.json")
+    for command in (["status"], ["generate", "--config", config_file]):
+        assert main([*command, "--out", str(copied)]) == 1
+        error = capsys.readouterr().err
+        assert "older version" in error
+        assert "can still be opened" in error
+        assert "another --out" in error
+        assert len(error.splitlines()) == 1
+    make_old(copied / "plan.json", seed=7)  # edited by hand besides
+    assert main(["status", "--out", str(copied)]) == 1
+    assert "older version" not in capsys.readouterr().err
+    make_old(copied / "plan.json", schema_version=99)
+    assert main(["status", "--out", str(copied)]) == 1
+    assert "use a newer one" in capsys.readouterr().err
 
 
 def test_missing_and_unfinished_data_sets_say_what_to_do(tmp_path, copied):
