@@ -21,9 +21,8 @@ class LinearSystem(NamedTuple):
 
     Attributes:
         operator: A, a `StencilOperator` of batch 1, a SciPy matrix [N, N] of any format
-            or, if it is only known by its action, a SciPy `LinearOperator` [N, N]. The
-            latter is known by identity: where A differs, the system needs an operator
-            object of its own, for methods keep products with the one they have seen.
+            or, if only its action is known, a SciPy `LinearOperator` [N, N]: each
+            system whose A differs needs its own, since methods keep old products.
         rhs: b [*grid], float64 or complex128.
         preconditioning_matrix: the matrix that preconditioners are built from, if not A
             (a shifted Laplacian, a mean medium): a SciPy matrix [N, N]. Systems that
@@ -116,18 +115,13 @@ class LinearSystem(NamedTuple):
 
     def relative_residual(self, x: np.ndarray) -> float:
         """||b - A x||_2 / ||b||_2 in NumPy double precision for x [*grid]."""
-        x, b = double(x), double(self.rhs)
-        unit = unit_of(b)
-        if unit == 1:
-            return self._relative_residual(x, b)
+        x, b, unit = double(x), double(self.rhs), unit_of(self.rhs)
         with np.errstate(over="ignore", invalid="ignore"):  # NaN is no solution
-            return self._relative_residual(x / unit, b / unit)
-
-    def _relative_residual(self, x, b):
-        if isinstance(self.operator, StencilOperator):
-            return float(self.operator.relative_residual(x[None], b[None])[0])
-        r = b.ravel() - self.operator @ x.ravel()
-        return float(relative_to(np.linalg.norm(r), np.linalg.norm(b)))
+            x, b = x / unit, b / unit
+            if isinstance(self.operator, StencilOperator):
+                return float(self.operator.relative_residual(x[None], b[None])[0])
+            r = b.ravel() - self.operator @ x.ravel()
+            return float(relative_to(np.linalg.norm(r), np.linalg.norm(b)))
 
 
 class SequenceSolver(Protocol):
