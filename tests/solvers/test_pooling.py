@@ -211,8 +211,17 @@ def test_a_pool_is_compared_with_solves_from_starts_as_good():
         counts.append((record.matvecs, other.matvecs))
         notes.append(" ".join(record.fallbacks))
     assert solver.pool.mode == "plain"
+    assert notes[3] == "solved plainly to compare"
     assert sum("pool dropped" in note for note in notes) == 1
     assert counts[-1][0] == counts[-1][1]
+
+
+def test_plain_counts_are_per_decade():
+    plain = pooling.Plain(120, 6.0)
+    assert plain.expected(2.0) == pytest.approx(40)
+    assert plain.like(3.1)
+    assert not plain.like(2.9)
+    assert not plain.like(12.1)
 
 
 def test_a_first_system_that_starts_from_its_solution_is_no_comparison():
