@@ -1,19 +1,16 @@
-"""PETSc's solvers and preconditioners for sequences, and GCRO-DR as a KSP of PETSc.
+"""GCRO-DR as a KSP of PETSc, and PETSc's preconditioners for sequences of systems.
 
-Needs petsc4py, and is the only file that imports it; hence its length.
+Needs petsc4py, and is the only file that imports it.
 """
 
 import itertools
 import math
-import time
 
 import numpy as np
 
 from solvers.counting import CountingOperator
 from solvers.krylov.gcrodr import check_settings, gcrodr
 from solvers.preconditioners import FromMatrix
-from solvers.results import PhaseSeconds, SolveRecord, certify
-from solvers.scaling import unit_of
 
 try:
     from mpi4py import MPI  # noqa: F401  (the binary wheel finds its MPI through this)
@@ -25,17 +22,7 @@ except ImportError as error:
         "against your own PETSc"
     ) from error
 
-GCRODR_TYPE = "solvers.petsc.GCRODR"
-AIM = 0.99  # of the tolerance, as our own methods do
-MAX_RESUMES = 2  # from x, where the recurrence drifted from the true residual
-TIGHTEN = 0.5  # of the tolerance that a resumed solve aims at
-# Products with A per iteration, where that is not one; the same goes for M.
-PRODUCTS = dict.fromkeys(
-    ("bcgs", "fbcgs", "fbcgsr", "ibcgs", "bicg", "cgs", "cgne", "lsqr", "cgls"), 2
-)
-RESTARTED = {"gmres": 30, "fgmres": 30, "lgmres": 30, "dgmres": 30, "pgmres": 30}
-
-_prefixes = itertools.count()
+prefix_numbers = itertools.count()
 
 
 def has_hpddm() -> bool:
@@ -48,222 +35,6 @@ def has_hpddm() -> bool:
     finally:
         ksp.destroy()
     return True
-
-
-class PetscSolver:
-    """One KSP, kept over a sequence of systems.
-
-    While the sparsity pattern stays the same, matrix and KSP are reused with new
-    values, so factorisations repeat only their numeric part. The true residual norm
-    (unpreconditioned) stops iterative methods that can compute it, unless the options
-    say otherwise. Where b - A x, computed anew, is still above the tolerance, the solve
-    goes on from x with a tighter one, twice at most; all steps count. Our own GCRO-DR
-    is "-ksp_type python -ksp_python_type solvers.petsc.GCRODR". Except for it, products
-    are counted from the iterations: PETSc does not tell.
-
-    Args:
-        options: PETSc options, for instance "-ksp_type cg -pc_type gamg".
-        spd: declares the matrices symmetric positive definite.
-
-    Raises:
-        TypeError: on `solve`, for complex systems if PETSc was built with real numbers.
-        ValueError: on `solve`, for an option that PETSc never asked for.
-    """
-
-    def __init__(self, *, options: str = "", spd: bool = False):
-        self.options, self.spd = options.strip(), spd
-        self._prefix = f"solvers_{next(_prefixes)}_"
-        self._ksp, self._matrix, self._checked = None, _Matrix(), False
-
-    @property
-    def method(self) -> str:
-        """Name in the registry."""
-        return f"petsc:{self.options}"
-
-    def solve(
-        self,
-        system,
-        *,
-        rtol: float,
-        maxiter: int | None = None,
-        x0: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, SolveRecord]:
-        """Solves one system; see `solvers.sequence.SequenceSolver`.
-
-        Errors that PETSc raises while solving (a zero pivot, for instance) end up in
-        the record; unknown solver names in the options raise.
-        """
-        A = system.to_csr()
-        _refuse_complex(A, system.rhs)
-        start = time.perf_counter()
-        found, failure = {}, ""
-        x = np.full(system.rhs.shape, np.nan)
-        if not (np.isfinite(A.data).all() and np.isfinite(system.rhs).all()):
-            failure = "the system holds NaN or infinite entries"
-        else:
-            self._prepare(A)
-            try:
-                self._ksp.setUp()
-                setup = time.perf_counter() - start
-                x, found, failure = self._run(system.rhs, rtol, maxiter, x0)
-                found["phases"] = self._phases(setup, time.perf_counter() - start)
-            except PETSc.Error as error:
-                failure = f"PETSc: {str(error).strip().splitlines()[-1]}"
-                self.reset()
-        seconds = time.perf_counter() - start
-        nothing = {"iterations": 0, "matvecs": 0, "preconditioner_applications": 0}
-        nothing["relative_residual"] = float("nan")
-        return x, certify(
-            system,
-            x,
-            rtol=rtol,
-            advice="try method 'direct', another preconditioner or more iterations",
-            failure=failure,
-            method=self.method,
-            seconds=seconds,
-            **(nothing | found),
-        )
-
-    def reset(self) -> None:
-        """Destroys KSP and matrix; the next solve starts afresh."""
-        if self._ksp is not None:
-            self._ksp.destroy()
-        self._matrix.destroy()
-        self._ksp = None
-
-    def close(self) -> None:
-        """Destroys what PETSc holds for this solver."""
-        self.reset()
-
-    def _prepare(self, A):
-        """Puts new values into the matrix, or builds matrix and KSP anew."""
-        if not self._matrix.update(A):
-            self.reset()
-            self._matrix.create(A)
-            self._ksp = PETSc.KSP().create(PETSc.COMM_SELF)
-            self._configure()
-        if self.spd:
-            self._matrix.mat.setOption(PETSc.Mat.Option.SPD, True)
-        self._ksp.setOperators(self._matrix.mat)
-
-    def _configure(self):
-        """Applies the options to this KSP alone."""
-        self._names = _set_options(self._prefix, self.options)
-        self._ksp.setOptionsPrefix(self._prefix)
-        words = self.options.split()
-        if "-ksp_norm_type" not in words and "preonly" not in words:
-            self._ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
-        try:
-            self._ksp.setFromOptions()
-        except PETSc.Error:
-            ours = self._gcrodr()
-            if ours is None or ours.refusal is None:
-                raise
-            raise ours.refusal from None  # PETSc only passes on that there was one
-
-    def _gcrodr(self):
-        """Our GCRO-DR if it is what the options ask for, else None."""
-        if self._ksp.getType() != "python":
-            return None
-        context = self._ksp.getPythonContext()
-        return context if isinstance(context, GCRODR) else None
-
-    def _run(self, rhs, rtol, maxiter, x0):
-        """Returns x, what the record needs, and what went wrong."""
-        unit = unit_of(rhs)
-        b = PETSc.Vec().createWithArray(
-            np.asarray(rhs, np.float64).ravel() / unit, comm=PETSc.COMM_SELF
-        )
-        x = b.duplicate()
-        limit = 10_000 if maxiter is None else maxiter
-        try:
-            if x0 is not None:
-                x.setArray(np.asarray(x0, np.float64).ravel() / unit)
-            aim = 0.999 if self._gcrodr() is not None else AIM
-            reason, found = self._solve_once(b, x, aim * rtol, limit, x0 is not None)
-            if reason > 0 and not self._checked:
-                _check_used(self._prefix, self._names)
-                self._checked = True
-            if self._recurs():
-                reason, found = self._resume(b, x, rtol, limit, reason, found)
-            failure = "" if reason > 0 else f"KSP stopped with reason {reason}"
-            return x.getArray().reshape(rhs.shape) * unit, found, failure
-        finally:
-            x.destroy()
-            b.destroy()
-
-    def _solve_once(self, b, x, rtol, limit, warm):
-        """One KSPSolve, from x if `warm`; returns PETSc's reason and the counts."""
-        ksp = self._ksp
-        ksp.setInitialGuessNonzero(warm)
-        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=limit)
-        ksp.setConvergenceHistory(limit + 2, reset=True)
-        ksp.solve(b, x)
-        return ksp.getConvergedReason(), self._statistics(b.norm(), warm)
-
-    def _recurs(self):
-        """Whether this KSP stops on a residual that it does not compute from x."""
-        ksp = self._ksp
-        measures = ksp.getNormType() != PETSc.KSP.NormType.NONE
-        return measures and ksp.getType() != "preonly" and self._gcrodr() is None
-
-    def _resume(self, b, x, rtol, limit, reason, found):
-        """Goes on from x while the recomputed residual is above the tolerance."""
-        scale, aim = b.norm(), rtol
-        for _ in range(MAX_RESUMES):
-            if not (reason > 0 and scale):
-                break
-            r = b.duplicate()
-            self._matrix.mat.mult(x, r)
-            r.aypx(-1.0, b)
-            relative = r.norm() / scale
-            r.destroy()
-            found = found | {"matvecs": found["matvecs"] + 1}
-            left = limit - found["iterations"]
-            if relative <= rtol or left <= 0:
-                break
-            aim *= TIGHTEN * min(1.0, rtol / relative)
-            reason, more = self._solve_once(b, x, aim, left, True)
-            found = _joined(found, more)
-        return reason, found
-
-    def _statistics(self, scale, warm):
-        """Counts and norms of the solve that just ended."""
-        ksp, ours = self._ksp, self._gcrodr()
-        norm = ksp.getResidualNorm() / scale if scale else 0.0
-        counts = _counts(ksp, self._prefix, warm)
-        if ours is not None and ours.result is not None:
-            result = ours.result
-            counts = {
-                "matvecs": result.matvecs,
-                "preconditioner_applications": result.preconditioner_applications,
-                "cycles": result.cycles,
-                "recycle_dim": result.recycle_dim,
-                "fallbacks": result.flags,
-            }
-        history = ()
-        if ksp.getNormType() == PETSc.KSP.NormType.UNPRECONDITIONED and scale:
-            history = tuple((ksp.getConvergenceHistory() / scale).tolist())
-        return counts | {
-            "iterations": ksp.getIterationNumber(),
-            "relative_residual": norm,
-            "residual_norms": history,
-        }
-
-    def _phases(self, setup, seconds):
-        ours = self._gcrodr()
-        if ours is None or ours.result is None:
-            return PhaseSeconds(setup=setup, arnoldi=seconds - setup)
-        found = ours.result.phases
-        rest = found.carry_over + found.refresh + found.dense + found.preconditioner
-        return PhaseSeconds(
-            setup=setup,
-            carry_over=found.carry_over,
-            arnoldi=max(0.0, seconds - setup - rest),
-            refresh=found.refresh,
-            dense=found.dense,
-            preconditioner=found.preconditioner,
-        )
 
 
 class PetscPreconditioner(FromMatrix):
@@ -284,8 +55,8 @@ class PetscPreconditioner(FromMatrix):
     def __init__(self, options: str = ""):
         super().__init__()
         self.options, self.name = options.strip(), f"petsc:{options.strip()}"
-        self._prefix = f"preconditioner_{next(_prefixes)}_"
-        self._pc, self._matrix = None, _Matrix()
+        self._prefix = f"preconditioner_{next(prefix_numbers)}_"
+        self._pc, self._matrix = None, HeldMatrix()
 
     def reset(self) -> None:
         """Destroys what PETSc holds; the next `update` starts afresh."""
@@ -297,7 +68,7 @@ class PetscPreconditioner(FromMatrix):
         self._pc, self._vectors = None, ()
 
     def _build(self, A):
-        _refuse_complex(A)
+        refuse_complex(A)
         try:
             self._set_up(A)
         except PETSc.Error as error:
@@ -322,13 +93,13 @@ class PetscPreconditioner(FromMatrix):
             self._matrix.create(A)
             self._vectors = self._matrix.mat.createVecs()
             self._pc = PETSc.PC().create(PETSc.COMM_SELF)
-            names = _set_options(self._prefix, self.options)
+            names = set_options(self._prefix, self.options)
             self._pc.setOptionsPrefix(self._prefix)
             self._pc.setOperators(self._matrix.mat)
             self._pc.setFromOptions()
             self._pc.setUp()
             self._multiply(np.zeros(A.shape[0]))  # some options are read this late
-            _check_used(self._prefix, names)
+            check_used(self._prefix, names)
         else:
             self._pc.setOperators(self._matrix.mat)
             self._pc.setUp()
@@ -492,7 +263,7 @@ class DistributedRows:
         return self._comm.allgather(values)
 
 
-class _Matrix:
+class HeldMatrix:
     """A PETSc matrix with the arrays of a SciPy one; new values keep the object."""
 
     def __init__(self):
@@ -528,7 +299,8 @@ def _pattern(A):
     return A.shape, A.indptr.astype(PETSc.IntType), A.indices.astype(PETSc.IntType)
 
 
-def _refuse_complex(*arrays):
+def refuse_complex(*arrays: np.ndarray) -> None:
+    """Raises a TypeError for complex arrays where PETSc has real numbers."""
     real = not np.issubdtype(PETSc.ScalarType, np.complexfloating)
     if real and any(np.iscomplexobj(values) for values in arrays):
         raise TypeError(
@@ -562,7 +334,7 @@ def _preconditioning(ksp, A):
     return apply
 
 
-def _set_options(prefix, options):
+def set_options(prefix: str, options: str) -> list[str]:
     """Enters an options string for one object; returns the names."""
     database, words, names = PETSc.Options(prefix), options.split(), []
     for k, word in enumerate(words):
@@ -574,7 +346,8 @@ def _set_options(prefix, options):
     return names
 
 
-def _check_used(prefix, names):
+def check_used(prefix: str, names: list[str]) -> None:
+    """Raises a ValueError for options that nothing asked for: misspelt ones."""
     database = PETSc.Options()
     unused = [name for name in names if not database.used(prefix + name)]
     if unused:
@@ -584,31 +357,6 @@ def _check_used(prefix, names):
             f"PETSc never asked for the option -{unused[0]}; check its spelling, and "
             "that the chosen KSP and PC have it"
         )
-
-
-def _counts(ksp, prefix, warm):
-    """Products with A and M that the iterations of a KSP stand for."""
-    kind, steps = ksp.getType(), ksp.getIterationNumber()
-    if kind == "preonly":
-        return {"matvecs": 0, "preconditioner_applications": 1, "cycles": 0}
-    cycles = 1
-    if kind in RESTARTED:
-        length = PETSc.Options(prefix).getInt("ksp_gmres_restart", RESTARTED[kind])
-        cycles = max(1, math.ceil(steps / length))
-    products = PRODUCTS.get(kind, 1) * steps
-    return {
-        "matvecs": products + cycles - 1 + warm,
-        "preconditioner_applications": products + cycles,
-        "cycles": cycles,
-    }
-
-
-def _joined(first, second):
-    """Statistics of a solve and of the one that went on from its x."""
-    summed = ("iterations", "matvecs", "preconditioner_applications", "cycles")
-    joined = {name: first[name] + second[name] for name in summed}
-    history = first["residual_norms"] + second["residual_norms"][1:]
-    return first | second | joined | {"residual_norms": history}
 
 
 def _is_number(word):

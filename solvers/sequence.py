@@ -256,7 +256,7 @@ def _petsc_method(options: str) -> Method:
     minres = pairs.get("-ksp_type") in ("minres", "symmlq")
     factor = pairs.get("-pc_type") in ("icc", "cholesky")
     return Method(
-        "solvers.petsc:PetscSolver",
+        "solvers.petsc_solver:PetscSolver",
         settings=("spd", *GUESS),
         fixed={"options": options},
         needs="spd" if conjugate else "symmetric" if minres or factor else "any",
