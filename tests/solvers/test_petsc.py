@@ -24,7 +24,8 @@ def test_missing_petsc_is_one_sentence(monkeypatch):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "solvers.petsc", raising=False)
+    for module in ("solvers.petsc", "solvers.petsc_solver"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match="need petsc4py"):
         importlib.import_module("solvers.petsc")

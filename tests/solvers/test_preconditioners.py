@@ -180,7 +180,8 @@ def test_missing_petsc_is_explained(name, monkeypatch):
             raise ImportError(f"No module named {module!r}")
         return original(module, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "solvers.petsc", raising=False)
+    for module in ("solvers.petsc", "solvers.petsc_solver"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"uv sync --group petsc.*use 'ilu', 'ssor'"):
         sequence.create("cg", preconditioner=name)
