@@ -5,9 +5,16 @@ from typing import Any
 
 from datagen.plan import Plan
 from datagen.progress import points, solver_words
+from datagen.storage.read import default_fields
 
 STATIONARY = """A stationary solution is a trajectory of one step, so ask for no input
 steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml"""
+
+HISTORY = """
+An input that varies in time is read at the same step as the solution. The solution
+depends on its earlier steps too: load them all with `steps=tuple(range(num_steps))`,
+or give the solution of the step before to a model of one step.
+"""
 
 
 def readme(plan: Plan, manifest: dict[str, Any]) -> str:
@@ -70,22 +77,14 @@ def _opening(plan: Plan) -> str:
     fields = plan.content["fields"]
     several = len(plan.content["steps"]["values"]) > 1
     axes = ", ".join(plan.content["grid"]["axes"])
-    constant = [f["name"] for f in fields if not f["time_varying"]][:1]
-    varying = [f["name"] for f in fields if f["time_varying"]][-1:]
-    inputs = constant or [f["name"] for f in fields][:1]
-    loading = f"inputs={tuple(inputs)}, outputs={tuple(varying)}"
+    inputs, outputs = default_fields(fields)
+    loading = f"inputs={inputs}, outputs={outputs}"
     if several:
         loading += ", steps=-1"
-    example = [
-        f'{n} = file["t0_fields/{n}"][keep]  # [samples, {axes}]' for n in constant
-    ]
-    example += [
-        f'{name} = file["t0_fields/{name}"][keep]  # [samples, steps, {axes}]'
-        if several
-        else f'{name} = file["t0_fields/{name}"][keep, 0]  # [samples, {axes}]'
-        for name in varying
-    ]
+    varying = {f["name"] for f in fields if f["time_varying"]}
+    example = [_h5py_line(n, n in varying, several, axes) for n in (*inputs, *outputs)]
     lines = "\n        ".join(example)
+    history = HISTORY if several and varying & set(inputs) else ""
     note = (
         "The coordinates of the steps are in `dimensions/time`"
         if several
@@ -96,9 +95,11 @@ def _opening(plan: Plan) -> str:
 With this package:
 
     from datagen.storage.read import open_dataset
-    train = open_dataset(".").load("train", {loading})
+    train = open_dataset(".").load(
+        "train", {loading}
+    )
     train.x, train.y, train.coordinates
-
+{history}
 With h5py (the rows of a file are in the order in which they were solved;
 `quality/sample_id` tells which is which):
 
@@ -113,3 +114,12 @@ With The Well. {note}:
     data = WellDataset(path=".", well_split_name="train",
                        n_steps_input={int(several)}, n_steps_output=1)
 """
+
+
+def _h5py_line(name: str, varies: bool, several: bool, axes: str) -> str:
+    """How to read one field with h5py."""
+    if not varies:
+        return f'{name} = file["t0_fields/{name}"][keep]  # [samples, {axes}]'
+    if several:
+        return f'{name} = file["t0_fields/{name}"][keep]  # [samples, steps, {axes}]'
+    return f'{name} = file["t0_fields/{name}"][keep, 0]  # [samples, {axes}]'

@@ -38,7 +38,8 @@ class Heat:
     Implicit Euler: (u_m - u_{m-1}) / dt = div(a_m grad u_m) + f_m at t_m = m dt,
     m = 1 ... num_steps, one linear system per step; first order in time. Flux form on
     n^d cells as in `composites`, second order in space if n is a multiple of 5 nb.
-    The solution is stored at t_1, t_2, ..., the coefficient with it if it drifts.
+    Solution and source are stored at t_1, t_2, ..., the coefficient with them if it
+    drifts. u at t_m depends on source and coefficient at all of t_1 ... t_m.
 
     With `drift` 0 all steps of a sample have the same operator object.
 

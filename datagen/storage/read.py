@@ -79,8 +79,8 @@ class Dataset:
         self,
         split: str,
         *,
-        inputs: tuple[str, ...] = ("coefficient",),
-        outputs: tuple[str, ...] = ("solution",),
+        inputs: tuple[str, ...] | None = None,
+        outputs: tuple[str, ...] | None = None,
         num: int | None = None,
         stride: int = 1,
         steps: int | tuple[int, ...] | None = None,
@@ -92,8 +92,10 @@ class Dataset:
 
         Args:
             split: "train", "valid" or "test".
-            inputs: names of the fields that make up x, in channel order.
-            outputs: names of the fields that make up y.
+            inputs: names of the fields that make up x, in channel order; None: all but
+                the solution, see `default_fields`.
+            outputs: names of the fields that make up y; None: the solution, both parts
+                of a complex one.
             num: number of samples; None for all.
             stride: keep every stride-th point of each axis; 1 on unstructured meshes,
                 whose cells need every node.
@@ -108,6 +110,9 @@ class Dataset:
         _check_request(self.name, self.splits, split, num)
         chosen = self._chosen_steps(steps)
         known = [field["name"] for field in self.manifest["fields"]]
+        defaults = default_fields(self.manifest["fields"])
+        inputs = defaults[0] if inputs is None else inputs
+        outputs = defaults[1] if outputs is None else outputs
         for name in (*inputs, *outputs):
             if name not in known:
                 raise DatasetError(f"{self.name} has no field {name!r}; known: {known}")
@@ -189,6 +194,30 @@ class Dataset:
                 places = np.searchsorted(ids, found[wanted])
                 parts.append((path, rows[wanted], places))
         return ids, parts
+
+
+def default_fields(
+    fields: list[dict[str, Any]],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What `load` reads if nobody says: everything given, and everything solved for.
+
+    Outputs are the time-varying fields named solution..., inputs all others. So a
+    coefficient that drifts or a source that moves is an input, at the steps that are
+    loaded; the solution depends on its earlier steps as well.
+
+    Args:
+        fields: of the manifest.
+
+    Returns:
+        Names of inputs and of outputs.
+    """
+    outputs = tuple(
+        field["name"]
+        for field in fields
+        if field["time_varying"] and field["name"].startswith("solution")
+    )
+    names = tuple(field["name"] for field in fields)
+    return tuple(name for name in names if name not in outputs), outputs
 
 
 def open_dataset(root: str | Path, *, verify: bool = True) -> Dataset:

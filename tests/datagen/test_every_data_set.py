@@ -39,6 +39,8 @@ def test_skr_makes_the_same_data_as_a_direct_solver(name, tmp_path, monkeypatch)
     assert skr.manifest["solver"]["ordering"] == "greedy"
     assert skr.manifest["ladder"] == {"planned": 4}
     assert skr.manifest["true_residual"]["max"] <= 1e-7
+    loaded = skr.load("test", steps=-1)
+    assert loaded.x.shape[-1] + loaded.y.shape[-1] == len(skr.manifest["fields"])
     for split in ("train", "test"):
         ours, theirs = fields(skr, split), fields(direct, split)
         axes = tuple(range(1, ours.ndim - 1))

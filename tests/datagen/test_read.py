@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from datagen import plan
+from datagen import plan, problems
 from datagen.cli import main
 from datagen.storage import read
 from datagen.storage.read import DatasetError, open_dataset, open_npz
@@ -65,6 +65,20 @@ def test_fields_become_channels_in_the_order_asked_for(finished):
 
 
 @pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        ("composites", ("coefficient", "source"), ("solution",)),
+        ("helmholtz", ("wave_number",), ("solution_real", "solution_imag")),
+        ("heat", ("coefficient", "source"), ("solution",)),
+    ],
+)
+def test_by_default_all_that_is_given_is_input(name, inputs, outputs):
+    specs = problems.create(name).fields
+    fields = [{"name": f.name, "time_varying": f.time_varying} for f in specs]
+    assert read.default_fields(fields) == (inputs, outputs)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"split": "training"}, "no split 'training'; known"),
@@ -93,7 +107,10 @@ def test_a_mesh_is_not_thinned_out(mesh_set):
     assert len(dataset.load("train").coordinates[0]) == 1813
     with pytest.raises(DatasetError, match=r"unstructured mesh, .* leave stride=1"):
         dataset.load("train", stride=2)
-    assert "Mesh of 1813 nodes, float32." in (mesh_set / "README.md").read_text()
+    text = (mesh_set / "README.md").read_text()
+    assert "Mesh of 1813 nodes, float32." in text
+    assert "inputs=('coefficient', 'source'), outputs=('solution',)" in text
+    assert dataset.load("train").x.shape == (2, 1813, 2)
 
 
 def test_manifests_without_what_came_later_still_open(copied, finished):
