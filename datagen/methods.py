@@ -51,6 +51,9 @@ def resolve(solver: Mapping[str, Any], problem, sizes: list[int]) -> dict[str, A
     methods = [("method", solver["method"])]
     methods += [("fallbacks", fallback["method"]) for fallback in fallbacks]
     check_number_type(methods, problem)
+    check_petsc_options("method", solver["method"], settings, problem)
+    for fallback in fallbacks:
+        check_petsc_options("fallbacks", *fallback.values(), problem)
     check_preconditioner(solver["method"], settings, problem)
     for fallback in fallbacks:
         check_preconditioner(fallback["method"], fallback["settings"], problem)
@@ -159,6 +162,22 @@ def check_number_type(methods: list[tuple[str, str]], problem) -> None:
             f"this problem are complex ({problem.equation}); use "
             f"--config.solver.{key}=direct (suitable: {', '.join(others)})"
         )
+
+
+def check_petsc_options(
+    key: str, method: str, settings: Mapping[str, Any], problem
+) -> None:
+    """Tries the options of a method `petsc:...` on a system of a random sample.
+
+    Raises:
+        MethodError: naming the key and the option.
+    """
+    from solvers import sequence
+
+    if method.startswith(sequence.PETSC_PREFIX) and (
+        why := trials.petsc_complaint(method, settings, problem)
+    ):
+        raise MethodError(f"config.solver.{key}: {why}")
 
 
 def check_preconditioner(method: str, settings: Mapping[str, Any], problem) -> None:

@@ -1,18 +1,20 @@
-"""Tries a preconditioner on systems of a problem before a data set is planned with it.
+"""Tries methods and preconditioners on systems of a problem, before a plan is made.
 
 What fits can only partly be read from names: whether PETSc is built with complex
 numbers, or whether options give a symmetric preconditioner, a trial tells.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from solvers import preconditioners
+from solvers import preconditioners, sequence
 from solvers.sequence import LinearSystem
 
 NUM_SYSTEMS = 3  # a pivot may vanish by bad luck in one sample, not in all
 NUM_VECTORS = 8
+TRIAL_RTOL = 1e-8
 SYMMETRY_TOLERANCE = 1e-6  # exact ones reach the rounding errors of a solve with A
 # Pivoting and thresholds make these unsymmetric even for symmetric matrices.
 UNSYMMETRIC = ("ilu",)
@@ -69,6 +71,29 @@ def complaint(name: str, *, frozen: bool, needs: str, problem) -> str:
         finally:
             M.reset()
     return found
+
+
+def petsc_complaint(method: str, settings: Mapping[str, Any], problem) -> str:
+    """What speaks against the options of a method `petsc:...`: one step tells.
+
+    Args:
+        method: the method; PETSc is there.
+        settings: keywords for `solvers.sequence.create`.
+        problem: see `datagen.problems.base.Problem`.
+
+    Returns:
+        A sentence, or "".
+    """
+    for system in systems(problem):
+        solver = sequence.create(method, **settings)
+        try:
+            solver.solve(system, rtol=TRIAL_RTOL, maxiter=1)
+        except (ValueError, TypeError) as error:
+            return " ".join(str(error).split())
+        finally:
+            solver.close()
+        break
+    return ""
 
 
 def _first_clause(error: Exception) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from solvers.counting import CountingOperator
 from solvers.krylov.gcrodr import check_settings, gcrodr
+from solvers.petsc_options import pairs_of
 from solvers.preconditioners import FromMatrix
 
 try:
@@ -336,14 +337,31 @@ def _preconditioning(ksp, A):
 
 def set_options(prefix: str, options: str) -> list[str]:
     """Enters an options string for one object; returns the names."""
-    database, words, names = PETSc.Options(prefix), options.split(), []
-    for k, word in enumerate(words):
-        if word.startswith("-") and not _is_number(word):
-            following = words[k + 1] if k + 1 < len(words) else "-"
-            is_flag = following.startswith("-") and not _is_number(following)
-            database.setValue(word[1:], "" if is_flag else following)
-            names.append(word[1:])
-    return names
+    database, pairs = PETSc.Options(prefix), pairs_of(options)
+    for name, value in pairs:
+        database.setValue(name[1:], value)
+    return [name[1:] for name, _ in pairs]
+
+
+def refused(options: str, prefix: str, error: PETSc.Error) -> ValueError:
+    """One sentence of what PETSc says against options; takes them back."""
+    for name, _ in pairs_of(options):
+        PETSc.Options().delValue(prefix + name[1:])
+    reason = reason_of(error).replace(prefix, "")
+    said = reason.replace('"', " ").split()
+    blamed = [
+        f"{name} {value}"
+        for name, value in pairs_of(options)
+        if (value and value in said) or name == "-ksp_python_type"
+    ]
+    what = f"option {blamed[-1]}" if blamed else f"options {options!r}"
+    return ValueError(f"PETSc refuses the {what}: {reason}; check the spelling")
+
+
+def reason_of(error: PETSc.Error) -> str:
+    """The last line of a PETSc error that is no place in its source."""
+    lines = [line.removeprefix("[0] ") for line in str(error).strip().splitlines()]
+    return [line for line in lines if "() at " not in line][-1]
 
 
 def check_used(prefix: str, names: list[str]) -> None:
@@ -357,11 +375,3 @@ def check_used(prefix: str, names: list[str]) -> None:
             f"PETSc never asked for the option -{unused[0]}; check its spelling, and "
             "that the chosen KSP and PC have it"
         )
-
-
-def _is_number(word):
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -11,13 +11,16 @@ from solvers.petsc import (
     PETSc,
     check_used,
     prefix_numbers,
+    reason_of,
     refuse_complex,
+    refused,
     set_options,
 )
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
 
 AIM = 0.99  # of the tolerance, as our own methods do
+UNKNOWN = (86, 92)  # PETSc's codes for a type or a factorisation that it lacks
 MAX_RESUMES = 2  # from x, where the recurrence drifted from the true residual
 TIGHTEN = 0.5  # of the tolerance that a resumed solve aims at
 # Products with A per iteration, where that is not one; the same goes for M.
@@ -44,7 +47,7 @@ class PetscSolver:
 
     Raises:
         TypeError: on `solve`, for complex systems if PETSc was built with real numbers.
-        ValueError: on `solve`, for an option that PETSc never asked for.
+        ValueError: on `solve`, for an option that PETSc refuses or never asked for.
     """
 
     def __init__(self, *, options: str = "", spd: bool = False):
@@ -85,8 +88,13 @@ class PetscSolver:
                 x, found, failure = self._run(system.rhs, rtol, maxiter, x0)
                 found["phases"] = self._phases(setup, time.perf_counter() - start)
             except PETSc.Error as error:
-                failure = f"PETSc: {str(error).strip().splitlines()[-1]}"
                 self.reset()
+                if error.ierr in UNKNOWN:
+                    raise refused(self.options, self._prefix, error) from None
+                failure = f"PETSc: {reason_of(error)}"
+            except ValueError:
+                self.reset()
+                raise
         seconds = time.perf_counter() - start
         nothing = {"iterations": 0, "matvecs": 0, "preconditioner_applications": 0}
         nothing["relative_residual"] = float("nan")
@@ -132,11 +140,13 @@ class PetscSolver:
             self._ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
         try:
             self._ksp.setFromOptions()
-        except PETSc.Error:
+        except PETSc.Error as error:
             ours = self._gcrodr()
-            if ours is None or ours.refusal is None:
-                raise
-            raise ours.refusal from None  # PETSc only passes on that there was one
+            refusal = None if ours is None else ours.refusal
+            if refusal is None:  # else PETSc only passes on that there was one
+                refusal = refused(self.options, self._prefix, error)
+            self.reset()
+            raise refusal from None
 
     def _gcrodr(self):
         """Our GCRO-DR if it is what the options ask for, else None."""
@@ -158,7 +168,8 @@ class PetscSolver:
                 x.setArray(np.asarray(x0, np.float64).ravel() / unit)
             aim = 0.999 if self._gcrodr() is not None else AIM
             reason, found = self._solve_once(b, x, aim * rtol, limit, x0 is not None)
-            if reason > 0 and not self._checked:
+            stopped = PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT
+            if (reason > 0 or reason == stopped) and not self._checked:
                 check_used(self._prefix, self._names)
                 self._checked = True
             if self._recurs():

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
+from solvers.petsc_options import method_options
 from solvers.results import SolveRecord
 from solvers.scaling import unit_of
 from solvers.stencils import StencilOperator, double, relative_to
@@ -239,7 +240,7 @@ def method_info(method: str) -> Method:
     """The registry's entry of a method, also for `petsc:` with options.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or PETSc options that cannot be.
     """
     if method.startswith(PETSC_PREFIX):
         options = method.removeprefix(PETSC_PREFIX)
@@ -250,8 +251,7 @@ def method_info(method: str) -> Method:
 
 
 def _petsc_method(options: str) -> Method:
-    words = options.split()
-    pairs = dict(zip(words, [*words[1:], ""], strict=True))
+    pairs = method_options(options)
     conjugate = pairs.get("-ksp_type") in ("cg", "pipecg", "cr", "groppcg")
     minres = pairs.get("-ksp_type") in ("minres", "symmlq")
     factor = pairs.get("-pc_type") in ("icc", "cholesky")

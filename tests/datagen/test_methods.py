@@ -194,6 +194,16 @@ def test_preconditioners_that_do_not_suit_are_refused(
         resolved("direct", problem, preconditioner=preconditioner, fallbacks=(method,))
 
 
+@pytest.mark.parametrize("typo", ["-ksp_type cgg", "-pc_type gammg", "-pc_typ gamg"])
+def test_misspelt_petsc_options_are_refused_before_planning(typo):
+    pytest.importorskip("petsc4py")
+    option = typo.split()[0]
+    with pytest.raises(MethodError, match=rf"^config\.solver\.method: .*{option}"):
+        resolved(f"petsc:{typo}")
+    with pytest.raises(MethodError, match=rf"^config\.solver\.fallbacks: .*{option}"):
+        resolved("direct", fallbacks=(f"petsc:{typo}",))
+
+
 def test_a_pivot_that_vanishes_in_one_sample_does_not_stop_the_plan(monkeypatch):
     system, calls = Darcy.system, []
 

@@ -118,3 +118,42 @@ def test_complex_systems_are_refused_by_a_real_petsc():
     one = LinearSystem(sp.csr_array(np.eye(2) * 1j), np.ones(2))
     with pytest.raises(TypeError, match="real numbers"):
         sequence.create(LU).solve(one, rtol=RTOL)
+
+
+@pytest.mark.usefixtures("petsc")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("-ksp_type cgg -pc_type gamg", "option -ksp_type cgg: Unable to find"),
+        ("-pc_type gammg", "option -pc_type gammg: Unable to find"),
+        ("-pc_typ gamg", "never asked for the option -pc_typ;"),
+        ("-ksp_norm_type foo", "option -ksp_norm_type foo: .*Available options"),
+        ("-pc_type lu -pc_factor_mat_solver_type mmumps", "_solver_type mmumps:"),
+        ("-pc_type mg -mg_levels_ksp_type foo", "option -mg_levels_ksp_type foo:"),
+        ("-ksp_type python -ksp_python_type no.Such", "_python_type no.Such:"),
+    ],
+)
+def test_misspelt_options_are_one_sentence_each_time(options, words):
+    solver = sequence.create(f"petsc:{options}")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=words) as caught:
+            solver.solve(system("white", (5, 5)), rtol=RTOL, maxiter=1)
+        assert "\n" not in str(caught.value)
+        assert "solvers_" not in str(caught.value)
+    solver.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("", "'petsc:' needs PETSc options after it, for instance"),
+        ("cg gamg", "'cg' is neither an option"),
+        ("-ksp_type cg gamg", "'gamg' is neither an option"),
+        ("-ksp_max_it 3", "-ksp_max_it would be overridden.*set maxiter="),
+        ("-ksp_rtol 1e-3", "set rtol="),
+        ("-ksp_atol 1e-3", "set rtol="),
+    ],
+)
+def test_words_that_are_no_options_are_refused_without_petsc(options, words):
+    with pytest.raises(ValueError, match=words):
+        sequence.method_info(f"petsc:{options}")
