@@ -1,4 +1,4 @@
-r"""Composites, 16 square inclusions of contrast 1e2 to 1e4, 256 x 256 cells.
+r"""Composites, 16 square inclusions of contrast 1e2 to 1e4, 260 x 260 cells.
 
 Fixed layout, random contrasts, Gaussian source at a random place: materials for
 which Krylov spaces can be kept from one sample to the next. On this grid multigrid is
@@ -8,18 +8,19 @@ faster still; the unstructured and the three-dimensional sets show the other cas
 
 Controls in which the inclusions move: `--config.problem.layout=jittered`, `scaled`.
 
-Variants: `:small` (128 x 128 cells), `:quick` (32 x 32, for tests).
+Variants: `:small` (120 x 120 cells), `:quick` (40 x 40, for tests).
 """
 
 import ml_collections
 
 from configs import common
 
-# Per variant: cells per axis, samples per split, samples per file.
+# Per variant: cells per axis (a multiple of 20: faces on the interfaces), samples per
+# split, samples per file.
 VARIANTS = {
-    "full": (256, (1000, 100, 100), 100),
-    "small": (128, (1000, 100, 100), 100),
-    "quick": (32, (64, 16, 16), 64),
+    "full": (260, (1000, 100, 100), 100),
+    "small": (120, (1000, 100, 100), 100),
+    "quick": (40, (64, 16, 16), 64),
 }
 
 

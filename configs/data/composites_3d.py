@@ -1,4 +1,4 @@
-r"""Composites, 27 cubic inclusions of contrast 1e2 to 1e4, 48 x 48 x 48 cells.
+r"""Composites, 27 cubic inclusions of contrast 1e2 to 1e4, 45 x 45 x 45 cells.
 
 Fixed layout, random contrasts, Gaussian source at a random place: the set on which a
 pool of vectors, kept from the first samples, saves most of the iterations.
@@ -9,7 +9,7 @@ pool of vectors, kept from the first samples, saves most of the iterations.
 Where PETSc is installed `--config.solver.preconditioner=icc0` takes fewer iterations,
 each of them cheaper.
 
-Variants: `:small` (32^3 cells), `:quick` (12^3 cells, 8 inclusions, for tests).
+Variants: `:small` (30^3 cells), `:quick` (10^3 cells, 8 inclusions, for tests).
 """
 
 import ml_collections
@@ -18,9 +18,9 @@ from configs import common
 
 # Per variant: cells per axis, inclusions per axis, samples per split and per file.
 VARIANTS = {
-    "full": (48, 3, (1000, 100, 100), 100),
-    "small": (32, 3, (400, 60, 60), 100),
-    "quick": (12, 2, (64, 16, 16), 64),
+    "full": (45, 3, (1000, 100, 100), 100),
+    "small": (30, 3, (400, 60, 60), 100),
+    "quick": (10, 2, (64, 16, 16), 64),
 }
 
 

@@ -1,15 +1,15 @@
-r"""Implicit heat conduction in a composite with drifting contrasts, 32^3 cells.
+r"""Implicit heat conduction in a composite with drifting contrasts.
 
-27 cubic inclusions, 1e3 to 1e4 at the start, each times exp(+-0.02) every step; 30
-steps, and a source that moves on a straight line. One linear system per step: the
-matrix hardly changes from one to the next.
+30^3 cells, 27 cubic inclusions, 1e3 to 1e4 at the start, each times exp(+-0.02) every
+step; 30 steps, and a source that moves on a straight line. One linear system per step:
+the matrix hardly changes from one to the next.
 
     uv run -m datagen generate --config configs/data/heat.py --out data/heat
 
 Two dimensions: `--config.problem.num_dims=2`. Constant matrices:
 `--config.problem.drift=0.0`.
 
-Variants: `:small` (15^3 cells), `:quick` (16 x 16 cells, 4 inclusions, 6 steps).
+Variants: `:small` (15^3 cells), `:quick` (20 x 20 cells, 4 inclusions, 6 steps).
 """
 
 import ml_collections
@@ -18,9 +18,9 @@ from configs import common
 
 # Per variant: cells per axis, axes, inclusions per axis, steps, samples, per file.
 VARIANTS = {
-    "full": (32, 3, 3, 30, (200, 20, 20), 20),
+    "full": (30, 3, 3, 30, (200, 20, 20), 20),
     "small": (15, 3, 3, 30, (100, 20, 20), 20),
-    "quick": (16, 2, 2, 6, (24, 8, 8), 12),
+    "quick": (20, 2, 2, 6, (24, 8, 8), 12),
 }
 
 

@@ -57,7 +57,7 @@ class Composites:
         removes: Vuik, Segal, Meijerink (1999), J. Comput. Phys. 152, 385-403.
     """
 
-    n: int | tuple[int, ...] = 256
+    n: int | tuple[int, ...] = 260
     num_dims: int = 2
     num_inclusions: int = 4
     contrasts: tuple[float, float] = (1e2, 1e4)

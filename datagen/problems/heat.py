@@ -57,7 +57,7 @@ class Heat:
         ValueError: if a setting is unknown or out of range.
     """
 
-    n: int | tuple[int, ...] = 32
+    n: int | tuple[int, ...] = 30
     num_dims: int = 3
     num_inclusions: int = 3
     contrasts: tuple[float, float] = (1e3, 1e4)

@@ -77,6 +77,13 @@ def test_variants_differ_in_size_alone(name):
     assert full == small == quick
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["composites", "composites_3d", "heat"])
+def test_interfaces_of_inclusions_lie_on_cell_faces(name, variant):
+    problem = load(name, variant).problem
+    assert problem.n % (5 * problem.num_inclusions) == 0
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_grids_nest_under_subsampling_by_two(name):
     for variant in VARIANTS:

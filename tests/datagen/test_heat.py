@@ -201,7 +201,7 @@ def test_a_trajectory_is_generated_and_stored(tmp_path):
     assert main(arguments) == 0
     with h5py.File(next((root / "data/train").glob("*.hdf5"))) as file:
         u = file["t0_fields/solution"][0]
-        assert u.shape == (6, 16, 16)
+        assert u.shape == (6, 20, 20)
         times = file["dimensions/time"]
         np.testing.assert_allclose(times, 0.01 * np.arange(1, 7), rtol=1e-6)
         assert times.attrs["step_name"] == "time"
@@ -212,8 +212,8 @@ def test_a_trajectory_is_generated_and_stored(tmp_path):
     for axis in (1, 2):
         p, q = np.roll(a[3], 1, axis - 1), np.roll(a[3], -1, axis - 1)
         v, w = np.roll(u[3], 1, axis - 1), np.roll(u[3], -1, axis - 1)
-        flux += 2 * a[3] * p / (a[3] + p) * (v - u[3]) * 256.0
-        flux += 2 * a[3] * q / (a[3] + q) * (w - u[3]) * 256.0
+        flux += 2 * a[3] * p / (a[3] + p) * (v - u[3]) * 400.0
+        flux += 2 * a[3] * q / (a[3] + q) * (w - u[3]) * 400.0
     rate = (u[3].astype(float) - u[2]) / 0.01
     gap = (rate - flux - f[3])[1:-1, 1:-1]
     outside = a[3][1:-1, 1:-1] == 1  # fluxes inside drown in the rounding of float32
