@@ -17,6 +17,12 @@ import time
 from benchmarks import timing
 from benchmarks.recycling_cases import CASES, Case, Entry
 
+LEGEND = """\
+its: steps per system. mv: products with A, carry-over and residual checks included.
+ms: milliseconds per system, ordering, set-up and harvest included. later: without the
+first 6 systems. ratio: the best accepted petsc_*, SciPy or direct row's ms over this
+row's; above 1 is faster. skr carries GCRO-DR's space on, x-mode as vectors of the
+solution; deflated_cg keeps one pool; + projection starts from earlier solutions."""
 WARM_UP = 6  # systems left out of `seconds_later`: pools are harvested over these
 
 
@@ -31,6 +37,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     core = timing.pin_one_core()
     switch_on_float64()
     rows, curves = [], {}
+    print(LEGEND)
     for name in args.case or CASES:
         case = CASES[name].quick() if args.quick else CASES[name]
         case_rows, case_curves = run_case(case, seed=args.seed)
@@ -222,7 +229,8 @@ def print_table(case: Case, rows: list[dict]) -> None:
     header = ("method", "precond.", "its", "mv", "mv later", "ms", "ms later", "ratio")
     print("{:28} {:>9} {:>7} {:>7} {:>8} {:>8} {:>8} {:>6}".format(*header))
     for row in rows:
-        used = row["preconditioner"].removeprefix("petsc:-pc_type ")
+        used = row["preconditioner"].split("levels ")
+        used = used[0] if len(used) == 1 else f"icc({used[1]})"
         notes = "" if row["accepted"] else f"  solved {row['converged']:.0%}"
         notes += f"  ({row['num_timed']} timed)" * (
             row["num_timed"] < row["num_systems"]

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from benchmarks import data, timing
+from benchmarks import data, recycling_cases, timing
+from solvers import sequence
 
 
 def test_command_writes_rows_that_are_all_accepted(tmp_path):
@@ -56,3 +57,34 @@ def test_sizes_must_be_positive(argument, capsys):
     with pytest.raises(SystemExit):
         data.main([argument])
     assert "at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", recycling_cases.CASES.values(), ids=lambda c: c.name)
+def test_every_recycling_case_has_its_cold_column_and_a_peer(case):
+    methods = {entry.method for entry in case.entries}
+    assert {"gcrodr_cold", "skr"} <= methods
+    assert any(entry.is_peer for entry in case.entries)
+    assert len({entry.label for entry in case.entries}) == len(case.entries)
+    for entry in case.entries:
+        info = sequence.method_info(entry.method)
+        assert entry.carries in (info.carries, "guess" in entry.settings)
+
+
+@pytest.mark.slow
+def test_quick_recycling_writes_rows_that_are_all_accepted(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.recycling", "--quick"]
+    path = tmp_path / "out.json"
+    subprocess.run(
+        [*command, "--case", "darcy_grf", "--case", "helmholtz_grf", "--json", path],
+        check=True,
+        capture_output=True,
+    )
+    content = json.loads(path.read_text())
+    asked = "problem n rtol preconditioner method converged iterations matvecs seconds"
+    for row in content["rows"]:
+        assert set(asked.split()) <= row.keys()
+        assert row["converged"] == 1.0
+        assert row["true_residual_max"] <= row["rtol"]
+    assert {row["problem"] for row in content["rows"]} == {"darcy_grf", "helmholtz_grf"}
+    cold = content["curves"]["darcy_grf"]["gcrodr_cold"]
+    assert [place for place, _ in cold] == list(range(10))
