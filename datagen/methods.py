@@ -3,6 +3,7 @@
 Everything here depends on config and problem alone, so that one config gives one plan.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,6 +118,8 @@ def method_settings(
         tried = key
         sequence.create(method, **settings).close()
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        if tried == key and (numbers := _numbers_named(str(error), settings)):
+            tried = numbers if key == "method" else f"{numbers} (for {key}: {method})"
         raise MethodError(f"config.solver.{tried}: {error}") from error
     if STRENGTH[info.needs] > STRENGTH[problem.matrices]:
         others = [n for n, other in sequence.METHODS.items() if _suits(other, problem)]
@@ -126,6 +129,12 @@ def method_settings(
             f"--config.solver.{key}=direct (suitable: {', '.join(others)})"
         )
     return settings
+
+
+def _numbers_named(sentence: str, settings: Mapping[str, Any]) -> str:
+    """Which of the numbers that a method was given its refusal is about."""
+    numbers = [name for name in ("m", "k", "window") if name in settings]
+    return " and ".join(n for n in numbers if re.search(rf"\b{n} is\b", sentence))
 
 
 def _suits(info, problem) -> bool:

@@ -125,7 +125,13 @@ class Complex(Darcy):
         (
             "direct",
             {"fallbacks": ("skr",), "m": 5, "preconditioner": "none"},
-            "config.solver.fallbacks: k is",
+            r"config.solver.k \(for fallbacks: skr\): k is",
+        ),
+        ("skr", {"m": 20, "k": 20, "preconditioner": "none"}, "config.solver.k: k is"),
+        (
+            "gcrotmk",
+            {"m": 20, "k": 20, "preconditioner": "none"},
+            "config.solver.m and k: m is 20 and k is 20",
         ),
     ],
 )
