@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from solvers import matrices
-from solvers.sequence import PETSC_PREFIX, LinearSystem
+from solvers.sequence import PETSC_PREFIX, LinearSystem, double_matrix
 from solvers.stencils import StencilOperator
 
 ILU_DROP_TOLERANCE = 1e-3  # relative to the largest entry of the column
@@ -79,7 +79,7 @@ class Built(NamedTuple):
 def matrix_of(system: LinearSystem) -> sp.csr_array:
     """The matrix that preconditioners of this system are built from."""
     if system.preconditioning_matrix is not None:
-        return sp.csr_array(system.preconditioning_matrix)
+        return double_matrix(system.preconditioning_matrix)
     return system.to_csr()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
+from solvers.inputs import check_arrays, check_limits, check_settings, did_you_mean
 from solvers.petsc_options import method_options
 from solvers.results import SolveRecord
 from solvers.scaling import unit_of
@@ -24,7 +25,7 @@ class LinearSystem(NamedTuple):
         operator: A, a `StencilOperator` of batch 1, a SciPy matrix [N, N] of any format
             or, if only its action is known, a SciPy `LinearOperator` [N, N]: each
             system whose A differs needs its own, since methods keep old products.
-        rhs: b [*grid], float64 or complex128.
+        rhs: b [*grid], float64 or complex128; other numbers are converted.
         preconditioning_matrix: the matrix that preconditioners are built from, if not A
             (a shifted Laplacian, a mean medium): a SciPy matrix [N, N]. Systems that
             name the same object share what is built from it.
@@ -44,7 +45,7 @@ class LinearSystem(NamedTuple):
         return np.dtype(np.complex128 if is_complex else np.float64)
 
     def to_csr(self) -> sp.csr_array:
-        """A as a SciPy matrix, whatever it is stored as.
+        """A as a SciPy matrix in double precision, whatever it is stored as.
 
         Raises:
             TypeError: if A is only known by its action.
@@ -56,27 +57,33 @@ class LinearSystem(NamedTuple):
                     f"the operator holds {self.operator.batch} systems; a LinearSystem "
                     "is one of them"
                 )
-            return self.operator.to_csr()
+            return double_matrix(self.operator.to_csr())
         if isinstance(self.operator, spla.LinearOperator):
             raise TypeError(
                 "this method needs the entries of A, but A is a LinearOperator; give a "
                 "matrix, or a method that only applies A (gmres, skr, cg, ...) with "
                 "preconditioner 'none' or a preconditioning_matrix"
             )
-        return sp.csr_array(self.operator)
+        return double_matrix(self.operator)
 
     def assembled(self) -> "LinearSystem":
         """This system with A in CSR form, to convert only once; operators stay."""
-        kept = isinstance(self.operator, (spla.LinearOperator, sp.csr_array))
-        return self if kept else self._replace(operator=self.to_csr())
+        A, b = self.operator, np.asarray(self.rhs)
+        if not isinstance(A, spla.LinearOperator):
+            is_double = isinstance(A, sp.csr_array) and A.dtype.char in "dD"
+            A = A if is_double else self.to_csr()
+        kept = A is self.operator and b is self.rhs
+        return self if kept else self._replace(operator=A, rhs=b)
 
     def check(self) -> None:
         """Looks at shapes and kinds of numbers.
 
         Raises:
+            TypeError: if A is no matrix, or b no array of numbers.
             ValueError: if A is not square or does not fit b, or if the preconditioning
                 matrix does not fit A or is complex beside a real system.
         """
+        check_arrays(self.operator, self.rhs)
         rhs, operator = np.shape(self.rhs), self.operator
         if isinstance(operator, StencilOperator):
             if rhs != operator.grid_shape:
@@ -123,6 +130,13 @@ class LinearSystem(NamedTuple):
                 return float(self.operator.relative_residual(x[None], b[None])[0])
             r = b.ravel() - self.operator @ x.ravel()
             return float(relative_to(np.linalg.norm(r), np.linalg.norm(b)))
+
+
+def double_matrix(matrix: Any) -> sp.csr_array:
+    """In CSR form, float64 or complex128: SuperLU knows no mixtures with others."""
+    matrix = sp.csr_array(matrix)
+    kind = np.complex128 if matrix.dtype.kind == "c" else np.float64
+    return matrix if matrix.dtype == kind else matrix.astype(kind)
 
 
 class SequenceSolver(Protocol):
@@ -187,13 +201,16 @@ class Method:
     complex_systems: bool = True
     carries: bool = False
 
+    def load(self) -> Callable[..., SequenceSolver]:
+        """Imports the class."""
+        if not isinstance(self.target, str):
+            return self.target
+        module, _, name = self.target.partition(":")
+        return getattr(importlib.import_module(module), name)
+
     def build(self, **settings: Any) -> SequenceSolver:
         """Imports the class and builds the solver."""
-        target = self.target
-        if isinstance(target, str):
-            module, _, name = target.partition(":")
-            target = getattr(importlib.import_module(module), name)
-        return target(**self.fixed, **settings)
+        return self.load()(**self.fixed, **settings)
 
 
 GUESS = ("guess", "window")  # of `solvers.guesses`, for methods that take x0
@@ -246,7 +263,10 @@ def method_info(method: str) -> Method:
         options = method.removeprefix(PETSC_PREFIX)
         return _petsc_method(options)
     if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; known: {', '.join(names())}")
+        hint = did_you_mean(method, METHODS)
+        raise ValueError(
+            f"unknown method {method!r}; known: {', '.join(names())}{hint}"
+        )
     return METHODS[method]
 
 
@@ -279,9 +299,11 @@ def create(
     Raises:
         ValueError: for an unknown name, a setting out of range, or a guess for a method
             that has no use for one.
-        TypeError: for an unknown setting.
+        TypeError: for an unknown setting, or a fraction where a count is expected.
     """
     info = method_info(method)
+    more = [name for name in GUESS if name in info.settings]
+    check_settings(method, info.load(), info.fixed, more, settings)
     if guess in (None, "none"):
         return info.build(**settings)
     if guess != "projection":
@@ -321,10 +343,12 @@ def iter_solve(
         ValueError: for an unknown method, a tolerance outside (0, 1) or parents that do
             not come earlier, at the call; for a system whose shapes do not fit, or with
             more systems than parents, when it is reached.
-        TypeError: for a complex system and a method for real ones.
+        TypeError: for an unknown setting, limits that are no numbers, a system that is
+            no LinearSystem, or a complex one and a method for real ones.
     """
-    if not 0 < rtol < 1:
-        raise ValueError(f"rtol is {rtol}; expected 0 < rtol < 1")
+    check_limits(rtol, maxiter)
+    if isinstance(systems, LinearSystem):
+        raise TypeError("systems is one LinearSystem; put it in a list, [system]")
     if parents is not None:
         parents = [int(parent) for parent in parents]
         for i, parent in enumerate(parents):
@@ -342,10 +366,17 @@ def iter_solve(
 def _solve_each(systems, solver, info, method, rtol, maxiter):
     try:
         for number, system in enumerate(systems):
+            if not isinstance(system, LinearSystem):
+                raise TypeError(
+                    f"system {number} is a {type(system).__name__}; expected "
+                    "LinearSystem(A, b)"
+                )
             try:
                 system.check()
-            except ValueError as error:
-                raise ValueError(f"system {number}: {error}") from None
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"system {number}: {error}") from None
+            if not hasattr(system.rhs, "shape"):
+                system = system._replace(rhs=np.asarray(system.rhs))
             if system.dtype.kind == "c" and not info.complex_systems:
                 raise TypeError(
                     f"system {number} is complex, but method {method!r} solves real "

@@ -1,0 +1,86 @@
+"""What a caller may get wrong, and what is said then."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from solvers import sequence
+from solvers.inputs import not_finite
+from solvers.sequence import LinearSystem, solve_sequence
+
+N = 12
+A = sp.diags_array([-1.0, 2.5, -1.0], offsets=[-1, 0, 1], shape=(N, N)).tocsr()
+ONE = LinearSystem(A, np.ones(N))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("skr", {"precond": "ilu"}, "'skr' takes .*m, k, .*did you mean 'precondition"),
+        ("skr", {"carry": False}, "got 'carry'"),
+        ("gmres", {"gues": "none"}, "did you mean 'guess'"),
+        ("direct", {"k": 3}, "'direct' takes no settings; got 'k'"),
+        ("skr", {"k": 2.5}, "k is 2.5; expected an integer"),
+        ("gmres", {"m": "40"}, "m is '40'; expected an integer"),
+        ("gmres", {"maxiter": 1.5}, "maxiter is 1.5; expected an integer or None"),
+        ("gmres", {"rtol": "1e-8"}, "rtol is '1e-8'; expected a number"),
+    ],
+)
+def test_wrong_keywords_are_one_sentence(method, settings, words):
+    with pytest.raises(TypeError, match=words):
+        solve_sequence([ONE], method=method, **settings)
+
+
+def test_unknown_methods_name_the_closest():
+    with pytest.raises(ValueError, match=r"known: .*, did you mean 'gmres'\?"):
+        sequence.create("gmress")
+
+
+@pytest.mark.parametrize(
+    ("systems", "words"),
+    [
+        (ONE, r"one LinearSystem; put it in a list"),
+        ([(A, np.ones(N))], r"system 0 is a tuple; expected LinearSystem\(A, b\)"),
+        ([LinearSystem(A, sp.csr_array(np.ones((N, 1))))], "rhs is a sparse matrix"),
+        ([LinearSystem(A, ["a"] * N)], "system 0: rhs holds values of type"),
+        ([LinearSystem([[1.0]], np.ones(1))], "the operator is a list"),
+    ],
+)
+def test_what_is_no_system_is_refused(systems, words):
+    with pytest.raises(TypeError, match=words):
+        solve_sequence(systems, method="direct")
+
+
+@pytest.mark.parametrize("method", ["direct", "frozen_lu", "gmres", "skr"])
+def test_right_hand_sides_may_be_lists(method):
+    result = solve_sequence([LinearSystem(A, [1] * N)], method=method)
+    assert result.records[0].converged
+    np.testing.assert_allclose(A @ result.solutions[0], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "preconditioner"),
+    [
+        ("direct", None),
+        ("frozen_lu", None),
+        ("gmres", "ilu"),
+        ("gmres", "lu"),
+        ("gmres", "ssor"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64, np.int64])
+def test_other_precisions_are_converted(method, preconditioner, dtype):
+    matrix = (2 * A).astype(dtype)
+    settings = {} if preconditioner is None else {"preconditioner": preconditioner}
+    for extra in (None, matrix):
+        one = LinearSystem(matrix, np.ones(N, np.float32), extra)
+        [x], [record] = solve_sequence([one], method=method, **settings)
+        assert record.converged, record.status
+        assert x.dtype == one.dtype
+
+
+def test_entries_that_are_not_finite_are_counted():
+    bad = np.array([1.0, np.nan, np.inf])
+    assert not_finite(A=np.ones(2), b=np.ones(2)) == ""
+    assert not_finite(A=bad) == "A holds 2 NaN or infinite entries"
+    assert not_finite(A=bad, b=bad[:2]).endswith(" and b holds 1 NaN or infinite entry")
