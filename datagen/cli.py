@@ -195,7 +195,7 @@ def generate(plan: Plan, stop: StopFlag) -> int:
     """Plan, run, finalize and verify in one."""
     from datagen import verify
     from datagen.finalize import finalize, is_finalized
-    from datagen.progress import megabytes
+    from datagen.progress import fallback_words, megabytes
     from datagen.storage import read
 
     if not (finished := is_finalized(plan)):
@@ -207,10 +207,12 @@ def generate(plan: Plan, stop: StopFlag) -> int:
     dataset = read.open_dataset(plan.root, verify=False)
     size = sum(entry["bytes"] for entry in dataset.manifest["files"])
     word = "was finished before" if finished else "is finished"
+    fallbacks = fallback_words(plan, dataset.manifest["ladder"])
     print(
         f"{plan.root} {word} and verified: {sum(dataset.splits.values())} samples, "
         f"{megabytes(size)}, true residual <= "
         f"{dataset.manifest['true_residual']['max']:.1e}"
+        + (f", {fallbacks}" if fallbacks else "")
     )
     return _quarantine_code(plan)
 
@@ -218,7 +220,7 @@ def generate(plan: Plan, stop: StopFlag) -> int:
 def run_missing(plan: Plan, stop: StopFlag) -> int:
     """Makes the shards that are missing."""
     from datagen import run
-    from datagen.progress import Progress, announce
+    from datagen.progress import Progress, announce, recycles
 
     missing = run.pending(plan)
     if not missing:
@@ -231,6 +233,8 @@ def run_missing(plan: Plan, stop: StopFlag) -> int:
         run.run(
             plan, poll=stop.check, on_sample=progress.sample, on_shard=progress.shard
         )
+    if recycles(plan.solver):
+        print(progress.recycling())
     return _quarantine_code(plan)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from datagen.ladder import RUNG_NAMES
+from datagen.ladder import rung_counts
 from datagen.plan import SPLITS, Plan
 from datagen.readme import readme
 from datagen.storage import commit, ledger, read, schemas, well
@@ -79,7 +79,6 @@ def make_manifest(plan: Plan, records: dict[str, dict[str, Any]]) -> dict[str, A
             "accepted": good,
             "quarantined": planned - good,
         }
-    rungs, occurrences = np.unique(quality["method"], return_counts=True)
     manifest = {
         "schema_version": schemas.SCHEMA_VERSION,
         "name": plan.config["name"],
@@ -106,13 +105,14 @@ def make_manifest(plan: Plan, records: dict[str, dict[str, Any]]) -> dict[str, A
         "dtype": plan.config["storage"]["dtype"],
         "true_residual": _quantiles(quality["true_rel_residual"][accepted]),
         "iterations": _quantiles(quality["iterations"][accepted]),
-        "ladder": {
-            RUNG_NAMES[int(rung)]: int(n)
-            for rung, n in zip(rungs, occurrences, strict=True)
-        },
+        "ladder": rung_counts(quality["method"]),
         "fallbacks": {
             "samples": int(np.count_nonzero(quality["fallbacks"])),
             "total": int(quality["fallbacks"].sum()),
+        },
+        "recycling": {
+            "samples": len(accepted),
+            "recycled": int(np.count_nonzero(quality["recycle_dim"])),
         },
         "steps": plan.content["steps"],
         "solver": plan.solver,

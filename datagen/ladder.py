@@ -174,6 +174,12 @@ class Ladder:
             solver.close()
 
 
+def rung_counts(rungs: np.ndarray) -> dict[str, int]:
+    """Samples per name of a rung, from the numbers in quality/method."""
+    found = zip(*np.unique(rungs, return_counts=True), strict=True)
+    return {RUNG_NAMES[int(rung)]: int(num) for rung, num in found}
+
+
 class _Climb:
     """The systems of one sample on the ladder.
 

@@ -1,5 +1,6 @@
 """What a run tells its user: size and time beforehand, then a bar or lines."""
 
+import re
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from datagen import run
 from datagen.plan import SPLITS, Plan
 from datagen.storage import ledger
 
+BYPASS_NOTE = re.compile("recycling bypassed|(space|pool) dropped|solved (cold|plain)")
 FILE_OVERHEAD = 60_000  # bytes of groups and attributes per file
 
 
@@ -28,6 +30,7 @@ class Progress:
         self._rejected = sum(len(r["quarantined"]) for r in records)
         self._num_shards, self._total = len(plan.shards), plan.num_samples
         self._shards, self._done = len(records), sum(r["num_samples"] for r in records)
+        self._recycled, self._reason = 0, ""
         self._start, self._solved, self._shown = time.monotonic(), 0, 0.0
         self._bar = tqdm.tqdm(
             total=self._total,
@@ -45,15 +48,20 @@ class Progress:
     def __exit__(self, *exception):
         self._bar.close()
 
-    def sample(self, shard, solved) -> None:
+    def sample(self, shard, sample_id: int, solved) -> None:
         """Counts one solved sample."""
         self._solved += 1
+        self._recycled += any(record.recycle_dim for record in solved.records)
+        notes = [note for record in solved.records for note in record.fallbacks]
+        notes = [note for note in notes if BYPASS_NOTE.match(note)]
+        self._reason = notes[-1] if notes else self._reason
         if solved.accepted:
             self._residual = max(self._residual, solved.true_residual)
         else:
             self._rejected += 1
             self._write(
-                f"{shard.id}: a sample goes to quarantine: {'; '.join(solved.failures)}"
+                f"{shard.id}: sample {sample_id} goes to quarantine: "
+                f"{'; '.join(solved.failures)}"
             )
         if not self._bar.disable:
             if time.monotonic() - self._shown > 0.2:
@@ -77,6 +85,14 @@ class Progress:
                 f" shards, {rate:.1f} samples/s, {duration(left)} left, "
                 f"{self._details(record['shard'])}"
             )
+
+    def recycling(self) -> str:
+        """In how many samples of this run something was recycled, and why not in all.
+
+        Systems of one sample count as one: recycled if any of them was.
+        """
+        text = recycled(self._recycled, self._solved)
+        return f"{text} (last reason: {self._reason})" if self._reason else text
 
     def _details(self, shard_id: str) -> str:
         rejected = f", {self._rejected} rejected" if self._rejected else ""
@@ -102,7 +118,8 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
     print(f"{plan.root}: about {megabytes(size)} in {len(plan.shards)} files")
     print(
         f"{samples} samples to make, about {duration(samples * timing.seconds)} at "
-        f"{milliseconds(timing.seconds)} each (one sample timed{_compilation(timing)})",
+        f"{milliseconds(timing.seconds)} each (two solved to tell"
+        f"{_compilation(timing)})",
         flush=True,
     )
     if timing.failures:
@@ -117,6 +134,39 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
             "free; if the disk fills up, make room and run the same command again",
             flush=True,
         )
+
+
+def recycles(solver: dict[str, Any]) -> bool:
+    """Whether the planned method keeps vectors from one system to the next."""
+    return solver["carries"] and "k" in solver["settings"]
+
+
+def recycled(num: int, total: int) -> str:
+    """In how many samples vectors were recycled."""
+    text = f"recycled in {num} of {total} samples"
+    if num < total:
+        text += f"; started, bypassed or dropped in {total - num}"
+    return text
+
+
+def fallback_words(plan: Plan, rungs: dict[str, int]) -> str:
+    """How many samples needed a fallback: "96 of 96 samples by fallback direct".
+
+    Args:
+        plan: the plan.
+        rungs: samples per rung, as in the manifest.
+
+    Returns:
+        The words, empty if none did.
+    """
+    others = [f["method"] for f in plan.solver["fallbacks"] if f["method"] != "direct"]
+    names = {"fallback": " or ".join(others), "direct": "direct"}
+    total = sum(rungs.values())
+    return ", ".join(
+        f"{rungs[rung]} of {total} samples by fallback {name}"
+        for rung, name in names.items()
+        if rungs.get(rung)
+    )
 
 
 def points(plan: Plan) -> str:

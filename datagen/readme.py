@@ -4,7 +4,13 @@ import math
 from typing import Any
 
 from datagen.plan import Plan
-from datagen.progress import points, solver_words
+from datagen.progress import (
+    fallback_words,
+    points,
+    recycled,
+    recycles,
+    solver_words,
+)
 from datagen.storage.read import default_fields
 
 STATIONARY = """A stationary solution is a trajectory of one step, so ask for no input
@@ -37,7 +43,7 @@ def readme(plan: Plan, manifest: dict[str, Any]) -> str:
 Every accepted sample has a relative residual ||b - A x|| / ||b||, recomputed in float64
 before the cast, of at most {plan.solver["accept_rtol"]:g}; the largest is \
 {manifest["true_residual"].get("max", math.nan):.2e}.
-Samples by the last method they needed: {ladder}.
+Samples by the last method they needed: {ladder}.{_recycling(plan, manifest)}
 
 {fields}
 
@@ -51,6 +57,16 @@ is known of them is in `quarantine/`.
 {_opening(plan)}
 Check the files with `sha256sum -c checksums.sha256`.
 """
+
+
+def _recycling(plan: Plan, manifest: dict[str, Any]) -> str:
+    """In how many samples something was recycled, and who solved the others."""
+    words = []
+    if fallbacks := fallback_words(plan, manifest["ladder"]):
+        words.append(fallbacks)
+    if recycles(plan.solver):
+        words.append(recycled(manifest["recycling"]["recycled"], plan.num_samples))
+    return "".join(f"\n{word[0].upper()}{word[1:]}." for word in words)
 
 
 def _method(plan: Plan) -> str:

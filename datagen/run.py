@@ -20,7 +20,7 @@ from datagen.plan import Plan, Shard, sample_rng, steps_of
 from datagen.storage import commit, ledger, well
 from solvers import preconditioners, sequence
 
-SolvedFn = Callable[[Shard, Solved], None]
+SolvedFn = Callable[[Shard, int, Solved], None]
 PROVENANCE = ("numpy", "scipy", "h5py", "jax", "jaxlib")
 
 
@@ -81,7 +81,7 @@ def run(plan: Plan, *, poll: Callable[[], None], on_sample: SolvedFn, on_shard) 
     Args:
         plan: see `datagen.plan`.
         poll: called before every sample; raises to stop.
-        on_sample: called with the shard and every solved sample.
+        on_sample: called with the shard, the id and every solved sample.
         on_shard: called with every ledger record as it is committed.
 
     Raises:
@@ -193,7 +193,7 @@ def solve_shard(
                     fields[name][row] = values
             else:
                 rejected[sample_id] = solved
-            on_sample(shard, solved)
+            on_sample(shard, sample_id, solved)
     finally:
         ladder.close()
     if len(rejected) == len(ids) > 1:

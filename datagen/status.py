@@ -1,11 +1,13 @@
 """How far a data set is, from its ledger alone."""
 
 import calendar
+import collections
 import time
 
 from datagen.finalize import is_finalized
+from datagen.ladder import RUNG_NAMES
 from datagen.plan import Plan
-from datagen.progress import duration, megabytes
+from datagen.progress import duration, fallback_words, megabytes
 from datagen.storage import ledger
 
 NUM_RECENT = 10  # commits that the rate is taken from
@@ -28,7 +30,12 @@ def describe(plan: Plan) -> str:
     ]
     if records:
         iterations = sum(r["iterations_mean"] * r["num_samples"] for r in records)
-        lines.append(f"solver    {iterations / done:.1f} iterations on average")
+        line = f"solver    {iterations / done:.1f} iterations per sample on average"
+        if (num := len(plan.content["steps"]["values"])) > 1:
+            line += f", over its {num} steps together"
+        lines.append(line)
+        if fallbacks := fallback_words(plan, _rungs(records)):
+            lines.append(f"fallbacks {fallbacks}")
         worst = max(record["true_residual_max"] for record in records)
         lines.append(f"residual  {worst:.2e} at most, recomputed in float64")
     if records and done < plan.num_samples:
@@ -36,6 +43,15 @@ def describe(plan: Plan) -> str:
         left = duration((plan.num_samples - done) / rate) if rate else "unknown"
         lines.append(f"rate      {rate:.1f} samples/s, {left} left once it runs")
     return "\n".join(lines)
+
+
+def _rungs(records: list[dict]) -> dict[str, int]:
+    """Samples per rung of all records that tell."""
+    counts = collections.Counter()
+    for record in records:
+        for rung, num in record.get("rungs", {}).items():
+            counts[RUNG_NAMES[int(rung)]] += num
+    return counts
 
 
 def _rate(records: list[dict]) -> float:

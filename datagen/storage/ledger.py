@@ -1,5 +1,6 @@
 """The ledger: one JSON record per committed shard. What it names is done, no more."""
 
+import collections
 import json
 import os
 import platform
@@ -85,6 +86,10 @@ def make_record(
         "iterations_mean": float(np.mean(quality["iterations"])),
         "true_residual_max": float(residuals.max(initial=0.0)),
         "moments": summary.moments,
+        "rungs": {
+            str(rung): n
+            for rung, n in collections.Counter(quality["method"].tolist()).items()
+        },
         "engine": "serial",
         "host": socket.gethostname(),
         "cpu": cpu_model(),

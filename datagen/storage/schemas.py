@@ -156,7 +156,8 @@ LEDGER = _record(
         "end": {"type": "string"},
         "cpu_s": {"type": "number"},
         "wall_s": {"type": "number"},
-    }
+    },
+    {"rungs": _COUNTS},  # not in the first data sets
 )
 
 MANIFEST = _record(
@@ -214,6 +215,7 @@ MANIFEST = _record(
     },
     {  # not in the first data sets
         "fallbacks": _COUNTS,
+        "recycling": _COUNTS,
         "steps": _STEPS,
         "solver": PLAN["properties"]["solver"],
     },

@@ -1,8 +1,10 @@
 """What a plan decides about the solver, and what is carried from sample to sample."""
 
 import contextlib
+import dataclasses
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from configs import common, loading
 from datagen import plan as planning
 from datagen import progress, run, trials
 from datagen.cli import main
-from datagen.ladder import COLD, DIRECT, FALLBACK, PLANNED, Ladder
+from datagen.ladder import COLD, DIRECT, FALLBACK, PLANNED, Ladder, Solved
 from datagen.methods import MethodError, resolve
 from datagen.plan import create_problem, load_plan, make_plan, sample_rng
 from datagen.problems.darcy import Darcy
@@ -379,12 +381,46 @@ def test_bad_draws_are_told_as_such(config_file, tmp_path, monkeypatch, capsys):
     command = ["generate", "--config", config_file, "--out", str(root)]
     assert main([*command, "--config.solver.method=skr"]) == 3
     captured = capsys.readouterr()
-    assert "goes to quarantine: setting up: ValueError: coefficient is" in captured.out
+    words = r"sample \d+ goes to quarantine: setting up: ValueError: coefficient is"
+    assert re.search(words, captured.out)
+    assert re.search(r"recycled in \d+ of 11 samples; started", captured.out)
+    assert re.search(r"Recycled in \d+ of 11 samples", (root / "README.md").read_text())
+    assert "iterations per sample on average" in status(root, capsys)
     assert "without finite features come last" in captured.out
     assert "frozen" not in captured.out
     assert "RuntimeWarning" not in captured.err
     assert "without finite features come last" in (root / "README.md").read_text()
     assert main(["verify", "--out", str(root)]) == 3
+
+
+def status(root, capsys):
+    assert main(["status", "--out", str(root)]) == 0
+    return capsys.readouterr().out
+
+
+def test_samples_by_fallback_are_told(config_file, tmp_path, capsys):
+    root = tmp_path / "set"
+    command = ["generate", "--config", config_file, "--out", str(root)]
+    command += ["--config.solver.method=bicgstab", "--config.solver.maxiter=1"]
+    assert main([*command, "--config.solver.preconditioner=none"]) == 0
+    words = "11 of 11 samples by fallback direct"
+    assert words in capsys.readouterr().out.splitlines()[-1]
+    assert words in status(root, capsys)
+    assert words in (root / "README.md").read_text()
+
+
+def test_the_reason_for_not_recycling_is_told(config_file, tmp_path):
+    plan = make_plan(loading.load(config_file).to_dict(), tmp_path)
+    record = sequence.create("direct").solve(
+        LinearSystem(sp.eye_array(3).tocsr(), np.ones(3)), rtol=1e-8
+    )[1]
+    note = "recycling bypassed: cold solves take 3 steps, fewer than 2 k"
+    plain = dataclasses.replace(record, fallbacks=(note,))
+    told = progress.Progress(plan)
+    for used in (plain, dataclasses.replace(record, recycle_dim=2), plain):
+        told.sample(plan.shards[0], 0, Solved({}, PLANNED, (used,), 0.0, (), {}))
+    words = "recycled in 1 of 3 samples; started, bypassed or dropped in 2"
+    assert told.recycling() == f"{words} (last reason: {note})"
 
 
 def test_the_timed_sample_tells_whether_a_fallback_helped(config_file, tmp_path):
@@ -396,7 +432,7 @@ def test_the_timed_sample_tells_whether_a_fallback_helped(config_file, tmp_path)
         with contextlib.redirect_stdout(io.StringIO()) as output:
             progress.announce(plan, list(plan.shards), timing)
         lines.append(output.getvalue())
-        assert "2.5 s each (one sample timed)" in lines[-1]
+        assert "2.5 s each (two solved to tell)" in lines[-1]
     assert "direct failed on the sample timed; a fallback did" in lines[0]
     assert "warning: the sample timed could not be made: direct: no" in lines[1]
 
