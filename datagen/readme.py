@@ -18,7 +18,7 @@ steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml"""
 
 HISTORY = """
 An input that varies in time is read at the same step as the solution. The solution
-depends on its earlier steps too: load them all with `steps=tuple(range(num_steps))`,
+depends on its earlier steps too: load them all with `steps=tuple(range({num}))`,
 or give the solution of the step before to a model of one step.
 """
 
@@ -100,7 +100,8 @@ def _opening(plan: Plan) -> str:
     varying = {f["name"] for f in fields if f["time_varying"]}
     example = [_h5py_line(n, n in varying, several, axes) for n in (*inputs, *outputs)]
     lines = "\n        ".join(example)
-    history = HISTORY if several and varying & set(inputs) else ""
+    num = len(plan.content["steps"]["values"])
+    history = HISTORY.format(num=num) if several and varying & set(inputs) else ""
     note = (
         "The coordinates of the steps are in `dimensions/time`"
         if several
