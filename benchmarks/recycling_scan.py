@@ -3,8 +3,8 @@
     uv run -m benchmarks.recycling_scan --json scan.json
 
 Inclusions of fixed layout, relative residual 1e-6, the pool with ICC(4) in 2-D and
-ICC(1) in 3-D. Each row compares it with the best iterative peer (CG with ICC(0) and with
-the same ICC, GAMG tuned for jumps) and with CG + ICC(0), harvest inside the clock.
+ICC(1) in 3-D. Each row compares it with the best iterative peer (CG with ICC(0) and
+with the same ICC, GAMG tuned for jumps) and with CG + ICC(0), harvest inside the clock.
 """
 
 import argparse
