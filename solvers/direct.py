@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from solvers import matrices
+from solvers.inputs import CHECK_INPUT, not_finite
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
 from solvers.stencils import double
@@ -88,8 +89,10 @@ class DirectSolver:
         A = system.to_csr()
         x = np.full(b.shape, np.nan, system.dtype)
         failure, solves, fallbacks, setup = "", 0, (), 0.0
-        if not (np.isfinite(A.data).all() and np.isfinite(b).all()):
-            failure = "the system holds NaN or infinite entries"
+        advice = "check the coefficients, the matrix may be singular"
+        own = system._replace(operator=A, preconditioning_matrix=None)
+        if unusable := not_finite(own):
+            failure, advice = unusable, CHECK_INPUT
         else:
             self._keep(A)
             unit = unit_of(b)
@@ -115,7 +118,7 @@ class DirectSolver:
             system,
             x,
             rtol=rtol,
-            advice="check the coefficients, the matrix may be singular",
+            advice=advice,
             failure=failure,
             method="direct",
             iterations=0,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from solvers.stencils import StencilOperator
+
 WHOLE = ("m", "k", "window", "max_windows", "num_harvest")  # settings that count
 CHECK_INPUT = "check the input"  # the advice where no method could help
 
@@ -89,10 +91,21 @@ def check_arrays(operator: Any, rhs: Any) -> None:
         raise TypeError(f"rhs holds values of type {dtype}; expected numbers")
 
 
-def not_finite(**arrays: np.ndarray) -> str:
-    """Returns how many entries of each array are no numbers, "" if all are finite."""
+def not_finite(system) -> str:
+    """What is not finite in a `LinearSystem`, and how much; "" if all is.
+
+    The entries of an operator that is only known by its action are not.
+    """
+    matrices = {"A": system.operator, "b": system.rhs}
+    matrices["preconditioning_matrix"] = system.preconditioning_matrix
     found = []
-    for name, values in arrays.items():
+    for name, values in matrices.items():
+        if isinstance(values, StencilOperator):
+            values = values.coefficients
+        elif sp.issparse(values):
+            values = sp.csr_array(values).data
+        elif values is None or not isinstance(values, np.ndarray):
+            continue
         if count := int(np.size(values) - np.count_nonzero(np.isfinite(values))):
             what = "entry" if count == 1 else "entries"
             found.append(f"{name} holds {count} NaN or infinite {what}")

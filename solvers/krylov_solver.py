@@ -5,10 +5,10 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from solvers import matrices, preconditioners
 from solvers.counting import CountingOperator
+from solvers.inputs import CHECK_INPUT, not_finite
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
 from solvers.sequence import LinearSystem
@@ -129,9 +129,8 @@ class KrylovSolver:
         b, x = _flat_start(system, x0)
         A = CountingOperator(system.matvec(), takes_blocks=True)
         M = CountingOperator(self.preconditioner)
-        if not _finite(system):
-            outcome = Outcome(np.full_like(x, np.nan))
-            outcome.failure = "the system holds NaN or infinite entries"
+        if unusable := not_finite(system):
+            outcome = Outcome(np.full_like(x, np.nan), failure=unusable)
         elif not b.any():
             outcome = Outcome(np.zeros_like(x), relative_residual=0.0)
         else:
@@ -194,11 +193,12 @@ class KrylovSolver:
     def _report(self, system, outcome, rtol, matvecs, applications, start):
         seconds = time.perf_counter() - start
         x = outcome.x.reshape(system.rhs.shape)
+        finite = bool(np.isfinite(x).all()) or not not_finite(system)
         record = certify(
             system,
             x,
             rtol=rtol,
-            advice=self.advice,
+            advice=self.advice if finite else CHECK_INPUT,
             failure=outcome.failure,
             method=self.method,
             iterations=outcome.iterations,
@@ -212,7 +212,7 @@ class KrylovSolver:
             phases=outcome.phases,
             residual_norms=outcome.residual_norms,
         )
-        if not record.converged and _finite(system):
+        if not record.converged and finite:
             cause = matrices.diagnose(system.operator, system.rhs.ravel(), self.needs)
             status = f"{record.status}; {cause}" if cause else record.status
             record = dataclasses.replace(record, status=status)
@@ -234,17 +234,6 @@ def _flat_start(system, x0):
     if not np.isfinite(x0).all():
         raise ValueError("x0 holds NaN or infinite entries; leave it out")
     return b, x0.ravel().astype(b.dtype)
-
-
-def _finite(system):
-    """Whether no NaN or infinity is in sight; the entries of an operator are not."""
-    known = [system.rhs]
-    known += [
-        sp.csr_array(matrix).data
-        for matrix in (system.operator, system.preconditioning_matrix)
-        if sp.issparse(matrix)
-    ]
-    return all(np.isfinite(values).all() for values in known)
 
 
 def _all_phases(outcome, A, M, seconds):

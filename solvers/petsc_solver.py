@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from solvers.inputs import CHECK_INPUT, not_finite
 from solvers.petsc import (
     GCRODR,
     HeldMatrix,
@@ -78,8 +79,10 @@ class PetscSolver:
         start = time.perf_counter()
         found, failure = {}, ""
         x = np.full(system.rhs.shape, np.nan)
-        if not (np.isfinite(A.data).all() and np.isfinite(system.rhs).all()):
-            failure = "the system holds NaN or infinite entries"
+        advice = "try method 'direct', another preconditioner or more iterations"
+        own = system._replace(operator=A, preconditioning_matrix=None)
+        if unusable := not_finite(own):
+            failure, advice = unusable, CHECK_INPUT
         else:
             self._prepare(A)
             try:
@@ -102,7 +105,7 @@ class PetscSolver:
             system,
             x,
             rtol=rtol,
-            advice="try method 'direct', another preconditioner or more iterations",
+            advice=advice,
             failure=failure,
             method=self.method,
             seconds=seconds,

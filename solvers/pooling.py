@@ -169,10 +169,9 @@ class PooledCG(KrylovSolver):
         super().__init__(preconditioner=preconditioner, frozen=frozen)
         if harvest not in ("cg", "gcrodr"):
             raise ValueError(f"harvest is {harvest!r}; known: 'cg', 'gcrodr'")
-        if k < 1 or num_harvest < 1:
-            raise ValueError(
-                f"k is {k} and num_harvest is {num_harvest}; both must be positive"
-            )
+        for name, value in (("k", k), ("num_harvest", num_harvest)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
         self.k, self.num_harvest, self.harvest = k, num_harvest, harvest
         self.pool = Pool()
 

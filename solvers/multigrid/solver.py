@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from solvers.inputs import CHECK_INPUT, not_finite
 from solvers.krylov import cg
 from solvers.multigrid import cycles, symmetric
 from solvers.precision import require_x64
@@ -36,7 +37,6 @@ class MultigridPCG:
 
     Raises:
         ValueError: for another `inner`.
-        RuntimeError: if JAX runs in 32 bit.
     """
 
     def __init__(self, *, inner: str = "float32"):
@@ -63,6 +63,7 @@ class MultigridPCG:
 
         Raises:
             TypeError: if the operator is not a `StencilOperator`.
+            RuntimeError: if JAX runs in 32 bit.
             ValueError: if it is not one 2-D stencil that reaches one step, or if the
                 right-hand side or x0 do not fit the grid.
         """
@@ -75,11 +76,14 @@ class MultigridPCG:
         x, norm, iterations, refinements, breakdown = jax.device_get(out)
         seconds = time.perf_counter() - start
         failure = "A or its preconditioner is not positive definite" * bool(breakdown)
+        advice = "try method 'direct'; mg_pcg needs a symmetric positive definite A"
+        if not np.isfinite(x).all() and (unusable := not_finite(system)):
+            failure, advice = unusable, CHECK_INPUT
         return x, certify(
             system,
             x,
             rtol=rtol,
-            advice="try method 'direct'; mg_pcg needs a symmetric positive definite A",
+            advice=advice,
             failure=failure,
             method="mg_pcg",
             iterations=int(iterations),

@@ -1,5 +1,8 @@
 """What a caller may get wrong, and what is said then."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -79,8 +82,34 @@ def test_other_precisions_are_converted(method, preconditioner, dtype):
         assert x.dtype == one.dtype
 
 
-def test_entries_that_are_not_finite_are_counted():
-    bad = np.array([1.0, np.nan, np.inf])
-    assert not_finite(A=np.ones(2), b=np.ones(2)) == ""
-    assert not_finite(A=bad) == "A holds 2 NaN or infinite entries"
-    assert not_finite(A=bad, b=bad[:2]).endswith(" and b holds 1 NaN or infinite entry")
+@pytest.mark.parametrize("method", ["direct", "frozen_lu", "skr", "petsc:-pc_type lu"])
+def test_entries_that_are_not_finite_are_counted(method):
+    if method.startswith("petsc:"):
+        pytest.importorskip("petsc4py")
+    A_bad, b_bad = A.copy(), np.ones(N)
+    A_bad.data[:2], b_bad[0] = np.nan, np.inf
+    expected = {
+        "A holds 2 NaN or infinite entries": LinearSystem(A_bad, np.ones(N)),
+        "b holds 1 NaN or infinite entry": LinearSystem(A, b_bad),
+    }
+    for words, one in expected.items():
+        [record] = solve_sequence([one], method=method).records
+        assert record.status == f"not converged: {words}; check the input"
+    both = not_finite(LinearSystem(A_bad, b_bad))
+    assert both == " and ".join(expected)
+
+
+def test_mg_pcg_names_a_wrong_type_before_the_precision():
+    code = (
+        "import jax; jax.config.update('jax_enable_x64', False); "
+        "import numpy as np, scipy.sparse as sp; from solvers import sequence; "
+        "A = sp.eye_array(4).tocsr(); one = sequence.LinearSystem(A, np.ones(4)); "
+        "sequence.solve_sequence([one], method='mg_pcg')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "TypeError: mg_pcg needs a StencilOperator" in done.stderr
+
+
+def test_deflated_cg_names_the_setting_that_is_wrong():
+    with pytest.raises(ValueError, match=r"^k is 0; expected at least 1$"):
+        sequence.create("deflated_cg", k=0)
