@@ -42,7 +42,6 @@ class MultigridPCG:
     def __init__(self, *, inner: str = "float32"):
         if inner not in ("float32", "float64"):
             raise ValueError(f"inner is {inner!r}; known: 'float32', 'float64'")
-        require_x64("mg_pcg")
         self.inner = inner
 
     def solve(
@@ -68,6 +67,7 @@ class MultigridPCG:
                 right-hand side or x0 do not fit the grid.
         """
         planes = _upper_half(system.operator)
+        require_x64("mg_pcg")
         b = _checked("rhs", system.rhs, system.operator)
         x = None if x0 is None else _checked("x0", x0, system.operator)
         maxiter = 100 if maxiter is None else maxiter
