@@ -11,6 +11,7 @@ outside for all. Methods that carry nothing may be timed on a random part of a s
 """
 
 import argparse
+import dataclasses
 import gc
 import time
 
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     """Runs the cases, prints their tables, writes the JSON; returns all rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", action="append", choices=sorted(CASES))
+    parser.add_argument("--method", action="append", help="labels of rows to run")
     parser.add_argument("--quick", action="store_true", help="small, under a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", default=None, help="output file")
@@ -40,6 +42,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
     print(LEGEND)
     for name in args.case or CASES:
         case = CASES[name].quick() if args.quick else CASES[name]
+        if args.method:
+            entries = tuple(e for e in case.entries if e.label in args.method)
+            case = dataclasses.replace(case, entries=entries)
         case_rows, case_curves = run_case(case, seed=args.seed)
         print_table(case, case_rows)
         rows += case_rows
@@ -214,8 +219,6 @@ def _mean(values) -> float:
 
 def _phases(records) -> dict[str, float]:
     """Mean seconds by phase."""
-    import dataclasses
-
     names = [field.name for field in dataclasses.fields(records[0].phases)]
     return {n: _mean([getattr(r.phases, n) for r in records]) for n in names}
 
