@@ -43,6 +43,16 @@ class Boundary:
     detail: str
 
 
+class Settings:
+    """What problems that are dataclasses tell of their settings."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings with the defaults filled in; `create` takes them back."""
+        settings = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
 class Problem(Protocol):
     """A family of linear systems with random inputs.
 

@@ -1,11 +1,10 @@
 """Composites: a box with square or cubic inclusions of random contrasts."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
 from datagen.problems.diffusion import WALLS, cell_diffusion
 from solvers.grids import Grid
 from solvers.sequence import LinearSystem
@@ -17,8 +16,33 @@ JITTER, SCALING = 0.1, (0.8, 1.2)  # of centres (lattice cells) and of half-widt
 SOURCE_SPREAD, SOURCE_CENTERS = 0.02, (0.2, 0.8)
 
 
+class CellGrid:
+    """The n^d cells of the unit square or cube, u = 0 on the boundary."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return ("x", "y", "z")[: self.num_dims]
+
+    @property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """Zero on all walls."""
+        return tuple(Boundary(axis, "WALL", "dirichlet:0") for axis in self.axes)
+
+    @property
+    def coordinates(self) -> dict[str, np.ndarray]:
+        """Cell centres, one array [n] per axis."""
+        return dict(zip(self.axes, self.grid.coordinates(), strict=True))
+
+    @property
+    def grid(self) -> Grid:
+        """The cells."""
+        zeros, ones = (0.0,) * self.num_dims, (1.0,) * self.num_dims
+        return Grid(self.n, lower=zeros, upper=ones, location="cells")
+
+
 @dataclasses.dataclass(frozen=True)
-class Composites:
+class Composites(CellGrid, Settings):
     """-div(a grad u) = f on the unit square or cube, u = 0 on its boundary.
 
     a is 1 outside of nb^d inclusions, squares or cubes with centres (i + 1/2) / nb and
@@ -100,37 +124,10 @@ class Composites:
         )
 
     @property
-    def axes(self) -> tuple[str, ...]:
-        """Names of the axes."""
-        return ("x", "y", "z")[: self.num_dims]
-
-    @property
-    def boundaries(self) -> tuple[Boundary, ...]:
-        """Zero on all walls."""
-        return tuple(Boundary(axis, "WALL", "dirichlet:0") for axis in self.axes)
-
-    @property
-    def coordinates(self) -> dict[str, np.ndarray]:
-        """Cell centres, one array [n] per axis."""
-        return dict(zip(self.axes, self.grid.coordinates(), strict=True))
-
-    @property
-    def grid(self) -> Grid:
-        """The cells."""
-        zeros, ones = (0.0,) * self.num_dims, (1.0,) * self.num_dims
-        return Grid(self.n, lower=zeros, upper=ones, location="cells")
-
-    @property
     def scalars(self) -> dict[str, float]:
         """Parameters shared by all samples."""
         low, high = self.contrasts
         return {"contrast_low": low, "contrast_high": high}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        settings = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws the inclusions and the source.

@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 
 from datagen.problems import meshes
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
 from datagen.problems.composites import (
     HALF_WIDTH,
     SOURCE_CENTERS,
@@ -16,14 +15,14 @@ from datagen.problems.composites import (
     check_inclusions,
     lattice,
 )
-from datagen.problems.finite_elements import ElementSpace, RegionStiffness
+from datagen.problems.finite_elements import ElementSpace, OnMesh, RegionStiffness
 from solvers.sequence import LinearSystem
 
 SHAPES = ("circle", "square")
 
 
 @dataclasses.dataclass(frozen=True)
-class CompositesUnstructured:
+class CompositesUnstructured(OnMesh, Settings):
     """-div(a grad u) = f on the unit square, u = 0 on its boundary, on triangles.
 
     The material of `composites` in two dimensions with a fixed layout: a is 1 outside
@@ -96,26 +95,10 @@ class CompositesUnstructured:
         )
 
     @property
-    def mesh(self) -> meshes.Mesh:
-        """Nodes and cells; region 0 is the matrix, j + 1 the inclusion j."""
-        return self._space.mesh
-
-    @property
-    def coordinates(self) -> dict[str, np.ndarray]:
-        """Numbers of the nodes; `mesh.points` says where they lie."""
-        return {"node": np.arange(self._space.num_nodes, dtype=np.float64)}
-
-    @property
     def scalars(self) -> dict[str, float]:
         """Parameters shared by all samples."""
         low, high = self.contrasts
         return {"contrast_low": low, "contrast_high": high}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        settings = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws the contrasts and the source.

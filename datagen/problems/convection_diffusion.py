@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
 from solvers.grids import Grid
 from solvers.sequence import LinearSystem
 from solvers.stencils import FIVE_POINT, StencilOperator
@@ -20,7 +19,7 @@ NUM_FEATURE_DEGREES = 10  # sines of total degree below this: 36 sort features
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvectionDiffusion:
+class ConvectionDiffusion(Settings):
     """-epsilon Delta u + b . grad u = f on the unit square, u = 0 on its boundary.
 
     b = (d psi / dy, -d psi / dx) for a random stream function without flow through the
@@ -138,11 +137,6 @@ class ConvectionDiffusion:
         """Parameters shared by all samples."""
         keys = ("epsilon", "forcing", "alpha", "tau")
         return {key: float(getattr(self, key)) for key in keys}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        return dataclasses.asdict(self)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws psi as coefficients of its sines, {"modes": [num_modes, num_modes]}."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
 from datagen.problems.diffusion import FACE_MEANS, diffusion_operator
 from datagen.random_fields import NeumannField, cosine_series, low_modes
 from solvers.grids import Grid
@@ -19,7 +19,7 @@ NUM_FEATURE_DEGREES = 8  # cosines of total degree below this: 36 sort features
 
 
 @dataclasses.dataclass(frozen=True)
-class Darcy:
+class Darcy(Settings):
     """-div(a grad u) = f on the unit square, u = 0 on its boundary, f constant.
 
     U is a Gaussian `NeumannField`; a = values[0] where U >= 0 and values[1] elsewhere
@@ -147,12 +147,6 @@ class Darcy:
         if self.coefficient == "two_phase":
             scalars |= {"value_high": self.values[0], "value_low": self.values[1]}
         return {key: float(value) for key, value in scalars.items()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings with the defaults filled in; `create` takes them back."""
-        settings = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws {"coefficient": a [n1, n2]} at the stored points."""

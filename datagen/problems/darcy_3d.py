@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
 from datagen.problems.composites import check_coefficient
 from datagen.problems.diffusion import diffusion_operator
 from datagen.random_fields import NeumannField, cosine_series, low_modes
@@ -18,7 +18,7 @@ NUM_FEATURE_DEGREES = 5  # cosines of total degree below this: 35 sort features
 
 
 @dataclasses.dataclass(frozen=True)
-class Darcy3d:
+class Darcy3d(Settings):
     """-div(a grad u) = f on the unit cube, u = 0 on its boundary, f constant.
 
     U is a Gaussian `NeumannField` in three dimensions. a = exp(s U), where s gives the
@@ -112,12 +112,6 @@ class Darcy3d:
         else:
             scalars |= {"log_std": self.log_std}
         return {key: float(value) for key, value in scalars.items()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings with the defaults filled in; `create` takes them back."""
-        settings = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws {"coefficient": a [n1, n2, n3]} at the nodes."""

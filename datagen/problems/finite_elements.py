@@ -138,3 +138,17 @@ class RegionStiffness:
         shape = (len(self.indptr) - 1,) * 2
         data = self._parts @ values
         return sp.csr_array((data, self.indices, self.indptr), shape=shape)
+
+
+class OnMesh:
+    """A problem whose fields live on the nodes of `_space`, an `ElementSpace`."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """Nodes and cells; regions are the materials."""
+        return self._space.mesh
+
+    @property
+    def coordinates(self) -> dict[str, np.ndarray]:
+        """Numbers of the nodes; `mesh.points` says where they lie."""
+        return {"node": np.arange(self._space.num_nodes, dtype=np.float64)}

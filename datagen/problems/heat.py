@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import FieldSpec, Sample, Settings
 from datagen.problems.composites import (
     HALF_WIDTH,
     SOURCE_CENTERS,
+    CellGrid,
     check_coefficient,
     check_inclusions,
     gaussian,
@@ -18,13 +19,12 @@ from datagen.problems.composites import (
     set_shape,
 )
 from datagen.problems.diffusion import WALLS, cell_diffusion
-from solvers.grids import Grid
 from solvers.sequence import LinearSystem
 from solvers.stencils import StencilOperator
 
 
 @dataclasses.dataclass(frozen=True)
-class Heat:
+class Heat(CellGrid, Settings):
     """du/dt = div(a grad u) + f on the unit square or cube, u = 0 on its boundary.
 
     a(t, x) is that of `composites` with a fixed layout: 1 outside of nb^d inclusions,
@@ -124,38 +124,11 @@ class Heat:
         )
 
     @property
-    def axes(self) -> tuple[str, ...]:
-        """Names of the axes."""
-        return ("x", "y", "z")[: self.num_dims]
-
-    @property
-    def boundaries(self) -> tuple[Boundary, ...]:
-        """Zero on all walls."""
-        return tuple(Boundary(axis, "WALL", "dirichlet:0") for axis in self.axes)
-
-    @property
-    def coordinates(self) -> dict[str, np.ndarray]:
-        """Cell centres, one array [n] per axis."""
-        return dict(zip(self.axes, self.grid.coordinates(), strict=True))
-
-    @property
-    def grid(self) -> Grid:
-        """The cells."""
-        zeros, ones = (0.0,) * self.num_dims, (1.0,) * self.num_dims
-        return Grid(self.n, lower=zeros, upper=ones, location="cells")
-
-    @property
     def scalars(self) -> dict[str, float]:
         """Parameters shared by all samples."""
         low, high = self.contrasts
         scalars = {"contrast_low": low, "contrast_high": high}
         return scalars | {"drift": self.drift, "time_step": self.time_step}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        settings = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws contrasts, their drift, and the path of the source.

@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
 from datagen.random_fields import NeumannField, cosine_series, low_modes
 from solvers.grids import Grid
 from solvers.sequence import LinearSystem
@@ -24,7 +23,7 @@ NUM_FEATURE_DEGREES = {"grf": 8, "low4": 3}  # cosines of total degree below thi
 
 
 @dataclasses.dataclass(frozen=True)
-class Helmholtz:
+class Helmholtz(Settings):
     """-Delta u - k(x)^2 u = f on the unit square, du/dn = i k u on its boundary.
 
     Time factor exp(-i omega t), so that exp(i k r) travels outwards and the boundary
@@ -188,11 +187,6 @@ class Helmholtz:
         if self.source == "fixed":
             scalars |= dict(zip(("source_x", "source_y"), SOURCE_CENTER, strict=True))
         return {key: float(value) for key, value in scalars.items()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        return dataclasses.asdict(self)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws {"wave_number": k [n, n]} and, for random centres, "source" [n, n]."""

@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from datagen.problems.base import Boundary, FieldSpec, Sample
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
 from solvers.grids import Grid
 from solvers.sequence import LinearSystem
 from solvers.stencils import StencilOperator
@@ -21,7 +20,7 @@ NINE_POINT = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
-class HelmholtzCavity:
+class HelmholtzCavity(Settings):
     """-Delta u - (omega / c)^2 u = 0 on the unit square, a flux through its top edge.
 
     du/dn = 1 at y = 1 for |x - 0.5| <= 0.15 and 0 elsewhere; undamped. The speed is
@@ -98,11 +97,6 @@ class HelmholtzCavity:
     def scalars(self) -> dict[str, float]:
         """Parameters shared by all samples."""
         return {"omega": float(self.omega)}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        return dataclasses.asdict(self)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws the series, {"modes": [100], "wave_speed": c [n, n] at the nodes}.

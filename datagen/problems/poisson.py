@@ -2,15 +2,14 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.polynomial import chebyshev
 
 from datagen.problems import meshes
-from datagen.problems.base import Boundary, FieldSpec, Sample
-from datagen.problems.finite_elements import ElementSpace
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
+from datagen.problems.finite_elements import ElementSpace, OnMesh
 from solvers.sequence import LinearSystem
 
 VARIANTS = ("as_stated", "as_coded")
@@ -18,7 +17,7 @@ SIDES = ("bottom", "right", "top", "left")  # of the boundary traces
 
 
 @dataclasses.dataclass(frozen=True)
-class Poisson:
+class Poisson(OnMesh, Settings):
     """div(grad u) = f on the unit square, u = g on its boundary, both Chebyshev series.
 
     T_k is the Chebyshev polynomial of degree k, all random numbers are U(-1, 1), q is
@@ -90,24 +89,9 @@ class Poisson:
         )
 
     @property
-    def mesh(self) -> meshes.Mesh:
-        """Nodes and cells."""
-        return self._space.mesh
-
-    @property
-    def coordinates(self) -> dict[str, np.ndarray]:
-        """Numbers of the nodes; `mesh.points` says where they lie."""
-        return {"node": np.arange(self._space.num_nodes, dtype=np.float64)}
-
-    @property
     def scalars(self) -> dict[str, float]:
         """Parameters shared by all samples."""
         return {"series_degree": float(self.series_degree)}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        return dataclasses.asdict(self)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws the series.

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from datagen.problems import meshes
-from datagen.problems.base import Boundary, FieldSpec, Sample
-from datagen.problems.finite_elements import ElementSpace
+from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
+from datagen.problems.finite_elements import ElementSpace, OnMesh
 from solvers.sequence import LinearSystem
 
 VARIANTS = ("as_stated", "as_coded")
@@ -19,7 +18,7 @@ COLDEST, HOTTEST = -100.0, 100.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Thermal:
+class Thermal(OnMesh, Settings):
     """div(grad T) = 0 on the plate (-0.5, 0.5) x (-0.8, 0.8) without a slot.
 
     The slot is (-0.05, 0.05) x (-0.4, 0.4). Its edges and the lower and upper edge of
@@ -97,24 +96,9 @@ class Thermal:
         return (Boundary("node", "WALL", detail),)
 
     @property
-    def mesh(self) -> meshes.Mesh:
-        """Nodes and cells."""
-        return self._space.mesh
-
-    @property
-    def coordinates(self) -> dict[str, np.ndarray]:
-        """Numbers of the nodes; `mesh.points` says where they lie."""
-        return {"node": np.arange(self._space.num_nodes, dtype=np.float64)}
-
-    @property
     def scalars(self) -> dict[str, float]:
         """Parameters shared by all samples."""
         return {"conductivity": 1.0}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; `create` takes them back."""
-        return dataclasses.asdict(self)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws the two numbers.
