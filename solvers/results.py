@@ -46,6 +46,8 @@ class SolveRecord:
         phases: where the time went.
         residual_norms: ||r|| / ||b|| after every step as the method sees it, the start
             included; empty for methods that do not tell.
+        algebraic_error: estimate of ||x - A^-1 b||_A / ||x||_A, the relative error in
+            the energy norm that the iteration leaves; NaN where it was not asked for.
     """
 
     method: str
@@ -62,6 +64,7 @@ class SolveRecord:
     cycles: int = 0
     phases: PhaseSeconds = PhaseSeconds()
     residual_norms: tuple[float, ...] = ()
+    algebraic_error: float = float("nan")
 
 
 def certify(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ FIVE_POINT = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["coefficients"],
-    meta_fields=["offsets"],
+    meta_fields=["offsets", "periodic"],
 )
 @dataclasses.dataclass(frozen=True)
 class StencilOperator:
@@ -24,19 +25,24 @@ class StencilOperator:
 
     (A u)_i = sum_o coefficients[i, o] u_{i + offsets[o]}, where u is zero outside the
     grid: boundary values are eliminated before, so coefficients that point outside are
-    never used (problems store zeros there).
+    never used (problems store zeros there). Along periodic axes i + offsets[o] wraps
+    around instead.
 
     Attributes:
         coefficients: [batch, *grid, num_offsets], NumPy or JAX; entry (i, o) is
             A[i, i + offsets[o]].
         offsets: one tuple of steps per coefficient, one step per grid axis; distinct.
+        periodic: grid axes that wrap around, each longer than twice the largest step
+            along it.
 
     Raises:
-        ValueError: if the offsets repeat themselves or do not fit the array.
+        ValueError: if the offsets repeat themselves or do not fit the array, or if
+            there is no such periodic axis or it is too short.
     """
 
     coefficients: Any
     offsets: tuple[tuple[int, ...], ...]
+    periodic: tuple[int, ...] = ()
 
     def __post_init__(self):
         shape = getattr(self.coefficients, "shape", None)
@@ -52,10 +58,21 @@ class StencilOperator:
                 f"coefficients have shape {tuple(shape)}; expected [batch, *grid, "
                 f"{len(self.offsets)}] with one grid axis per entry of an offset"
             )
+        reach = self._reach()
+        for axis in self.periodic:
+            if not 0 <= axis < len(reach) or shape[1 + axis] <= 2 * reach[axis]:
+                raise ValueError(
+                    f"periodic is {self.periodic}; expected axes of the grid "
+                    f"{tuple(shape[1:-1])} that are longer than twice the steps along "
+                    f"them, {reach}"
+                )
 
     @classmethod
     def from_planes(
-        cls, planes: Sequence[np.ndarray], offsets: tuple[tuple[int, ...], ...]
+        cls,
+        planes: Sequence[np.ndarray],
+        offsets: tuple[tuple[int, ...], ...],
+        periodic: tuple[int, ...] = (),
     ) -> "StencilOperator":
         """Builds one system (batch 1) from one array [*grid] per offset, in NumPy.
 
@@ -63,7 +80,7 @@ class StencilOperator:
         are complex128 if one of them is complex, float64 otherwise.
         """
         stacked = double(np.stack(planes))
-        return cls(np.moveaxis(stacked, 0, -1)[None], offsets)
+        return cls(np.moveaxis(stacked, 0, -1)[None], offsets, periodic)
 
     @property
     def batch(self) -> int:
@@ -91,7 +108,12 @@ class StencilOperator:
         """A u for u [batch, *grid], same shape; matrix-free, in the arrays' dtype."""
         self._check_shape("u", u)
         reach = self._reach()
-        padded = jnp.pad(u, [(0, 0), *((r, r) for r in reach)])
+        padded = u
+        for axis, r in enumerate(reach):
+            width = [(0, 0)] * u.ndim
+            width[1 + axis] = (r, r)
+            mode = "wrap" if axis in self.periodic else "constant"
+            padded = jnp.pad(padded, width, mode=mode)
         terms = (
             self.coefficients[..., k] * padded[(slice(None), *window)]
             for k, window in enumerate(self._windows(reach))
@@ -105,12 +127,13 @@ class StencilOperator:
         are kept: the pattern depends on the grid alone. NumPy only.
         """
         values = [
-            double(self.coefficients[index, ..., k])[
-                _overlap(offset, self.grid_shape)[0]
-            ].ravel()
+            double(self.coefficients[index, ..., k])[here].ravel()
             for k, offset in enumerate(self.offsets)
+            for here, _ in _overlaps(offset, self.grid_shape, self.periodic)
         ]
-        sources, columns, starts = _csr_pattern(self.grid_shape, self.offsets)
+        sources, columns, starts = _csr_pattern(
+            self.grid_shape, self.offsets, self.periodic
+        )
         # Copies: SciPy may reorder the arrays of a matrix in place.
         arrays = (np.concatenate(values)[sources], columns.copy(), starts.copy())
         return sp.csr_array(arrays, shape=(self.num_unknowns, self.num_unknowns))
@@ -122,11 +145,11 @@ class StencilOperator:
         self._check_shape("b", b)
         r = b.astype(np.result_type(u, b, double(self.coefficients[:0])))
         for k, offset in enumerate(self.offsets):
-            here, there = _overlap(offset, self.grid_shape)
             coefficient = double(self.coefficients[..., k])
-            r[(slice(None), *here)] -= (
-                coefficient[(slice(None), *here)] * u[(slice(None), *there)]
-            )
+            for here, there in _overlaps(offset, self.grid_shape, self.periodic):
+                r[(slice(None), *here)] -= (
+                    coefficient[(slice(None), *here)] * u[(slice(None), *there)]
+                )
         return r
 
     def residual_norm(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -177,10 +200,14 @@ def relative_to(norm: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _csr_pattern(shape: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]):
+def _csr_pattern(
+    shape: tuple[int, ...],
+    offsets: tuple[tuple[int, ...], ...],
+    periodic: tuple[int, ...],
+):
     """Where each entry comes from, its column, and the row starts; rows sorted."""
     numbers = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
-    pairs = [_overlap(offset, shape) for offset in offsets]
+    pairs = [pair for offset in offsets for pair in _overlaps(offset, shape, periodic)]
     rows = np.concatenate([numbers[here].ravel() for here, _ in pairs])
     columns = np.concatenate([numbers[there].ravel() for _, there in pairs])
     sources = np.arange(rows.size)
@@ -189,9 +216,20 @@ def _csr_pattern(shape: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]):
     return pattern.data, pattern.indices, pattern.indptr
 
 
-def _overlap(offset: tuple[int, ...], shape: tuple[int, ...]):
-    """Slices of the rows i and of the columns i + offset that both lie in the grid."""
-    pairs = list(zip(offset, shape, strict=True))
-    here = tuple(slice(max(0, -o), max(0, n - max(0, o))) for o, n in pairs)
-    there = tuple(slice(max(0, o), max(0, n - max(0, -o))) for o, n in pairs)
-    return here, there
+def _overlaps(
+    offset: tuple[int, ...], shape: tuple[int, ...], periodic: tuple[int, ...]
+):
+    """Slices of the rows i and of the columns i + offset that both lie in the grid.
+
+    One pair, and one more for each way around the periodic axes.
+    """
+    axes = []
+    for axis, (o, n) in enumerate(zip(offset, shape, strict=True)):
+        low, high = max(0, -o), max(0, n - max(0, o))
+        pairs = [(slice(low, high), slice(max(0, o), max(0, n - low)))]
+        if axis in periodic and o > 0:
+            pairs.append((slice(n - o, n), slice(0, o)))
+        elif axis in periodic and o < 0:
+            pairs.append((slice(0, -o), slice(n + o, n)))
+        axes.append(pairs)
+    return [tuple(zip(*choice, strict=True)) for choice in itertools.product(*axes)]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
-from datagen.problems.diffusion import WALLS, cell_diffusion
+from solvers.diffusion import WALLS, cell_diffusion
 from solvers.grids import Grid
 from solvers.sequence import LinearSystem
 

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from datagen.problems.base import Boundary, FieldSpec, Sample, Settings
-from datagen.problems.diffusion import FACE_MEANS, diffusion_operator
 from datagen.random_fields import NeumannField, cosine_series, low_modes
+from solvers.diffusion import FACE_MEANS, diffusion_operator
 from solvers.grids import Grid
 from solvers.sequence import LinearSystem
 

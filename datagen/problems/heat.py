@@ -18,7 +18,7 @@ from datagen.problems.composites import (
     paint,
     set_shape,
 )
-from datagen.problems.diffusion import WALLS, cell_diffusion
+from solvers.diffusion import WALLS, cell_diffusion
 from solvers.sequence import LinearSystem
 from solvers.stencils import StencilOperator
 

@@ -23,6 +23,7 @@ the cache are faster per system than many; give each core its own with `devices`
 memory holds, but remember that every chain begins with a cold solve or two.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -103,7 +104,7 @@ def cut_into_chains(
 def _stacked(systems):
     operators = [system.operator for system in systems]
     coefficients = np.concatenate([o.coefficients for o in operators])
-    operator = StencilOperator(coefficients, operators[0].offsets)
+    operator = dataclasses.replace(operators[0], coefficients=coefficients)
     return operator, np.stack([system.rhs for system in systems])
 
 
@@ -304,7 +305,8 @@ def _checked_position(operator, b, first):
             )
         dtype = dtype_first
     coefficients = np.asarray(operator.coefficients, dtype)
-    return StencilOperator(coefficients, operator.offsets), b.astype(dtype, copy=False)
+    operator = dataclasses.replace(operator, coefficients=coefficients)
+    return operator, b.astype(dtype, copy=False)
 
 
 def _check_first(operator, m, devices):

@@ -5,6 +5,7 @@ b - A x recomputed in float64, whatever the precision of the cycle itself. Chain
 have converged or were given up wait unchanged until the last one is done.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -182,4 +183,4 @@ def _inner_operator(operator, inner):
     largest = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
     dtype = jnp.complex64 if jnp.iscomplexobj(coefficients) else jnp.float32
     low = jax.lax.optimization_barrier((coefficients / largest).astype(dtype))
-    return StencilOperator(low, operator.offsets), 1 / largest.reshape(-1)
+    return dataclasses.replace(operator, coefficients=low), 1 / largest.reshape(-1)

@@ -7,7 +7,7 @@ import skfem
 from datagen import problems
 from datagen.problems.composites import Composites
 from datagen.problems.composites_unstructured import CompositesUnstructured
-from datagen.problems.diffusion import cell_diffusion
+from solvers.diffusion import cell_diffusion
 from solvers.sequence import LinearSystem, create
 
 

@@ -8,7 +8,7 @@ import skfem.helpers
 from datagen import problems
 from datagen.problems.darcy import Darcy
 from datagen.problems.darcy_3d import Darcy3d
-from datagen.problems.diffusion import diffusion_operator
+from solvers.diffusion import diffusion_operator
 from solvers.sequence import LinearSystem, create
 from solvers.stencils import FIVE_POINT
 

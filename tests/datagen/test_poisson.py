@@ -6,8 +6,8 @@ from numpy.polynomial import chebyshev
 from scipy.interpolate import RegularGridInterpolator
 
 from datagen import problems
-from datagen.problems.diffusion import diffusion_operator
 from datagen.problems.poisson import SIDES, Poisson, join_corners
+from solvers.diffusion import diffusion_operator
 from solvers.sequence import LinearSystem, create
 
 
