@@ -71,7 +71,7 @@ def diffusion_operator(
                 link = link * volume.reshape(shape)
         links.append(link)
     total = functools.reduce(np.multiply.outer, volumes)
-    return _from_links(links, reaction * total, periodic_axes(boundaries, a.ndim))
+    return from_links(links, reaction * total, periodic_axes(boundaries, a.ndim))
 
 
 def cell_diffusion(
@@ -103,7 +103,7 @@ def cell_diffusion(
         _links(a, axis, pair, h, FACE_MEANS["harmonic"], WALLS[walls], depth=0.5)
         for axis, (pair, h) in enumerate(zip(pairs, spacing, strict=True))
     ]
-    return _from_links(links, reaction, periodic_axes(boundaries, a.ndim))
+    return from_links(links, reaction, periodic_axes(boundaries, a.ndim))
 
 
 def _links(
@@ -145,10 +145,10 @@ def _along(axis: int, window: slice) -> tuple:
     return (*(slice(None),) * axis, window)
 
 
-def _from_links(
+def from_links(
     links: Sequence[np.ndarray],
-    reaction: float | np.ndarray,
-    periodic: tuple[int, ...],
+    reaction: float | np.ndarray = 0.0,
+    periodic: tuple[int, ...] = (),
 ) -> StencilOperator:
     """The operator whose unknowns are joined by the given conductances.
 
@@ -159,6 +159,9 @@ def _from_links(
         links: per axis, [*grid] but one more along that axis.
         reaction: added to the diagonal.
         periodic: axes that wrap around.
+
+    Returns:
+        Operator on [*grid] of batch 1, exactly symmetric, in NumPy float64.
     """
     num_dims = len(links)
     shape = [links[0].shape[0] - 1, *links[0].shape[1:]]
