@@ -192,6 +192,7 @@ class Method:
             positive definite).
         complex_systems: whether complex systems can be solved.
         carries: whether solves profit from earlier ones, so that ordering matters.
+        grid: whether the matrices must be `StencilOperator`s.
     """
 
     target: str | Callable[..., SequenceSolver]
@@ -200,6 +201,7 @@ class Method:
     needs: str = "any"
     complex_systems: bool = True
     carries: bool = False
+    grid: bool = False
 
     def load(self) -> Callable[..., SequenceSolver]:
         """Imports the class."""
@@ -244,6 +246,7 @@ METHODS: dict[str, Method] = {
         GUESS,
         needs="spd",
         complex_systems=False,
+        grid=True,
     ),
 }
 

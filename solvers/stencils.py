@@ -185,6 +185,46 @@ class StencilOperator:
             )
 
 
+def is_singular(operator: StencilOperator) -> bool:
+    """Whether all rows sum to zero up to rounding, so that A maps constants to zero.
+
+    That is how pure Neumann and periodic problems without a reaction term look. Only
+    entries inside the grid count, in NumPy double precision. False if a row is all zero
+    or not finite, or if one system of the batch is regular.
+    """
+    shape = operator.grid_shape
+    # Corners tell regular systems at once in most cases.
+    corners = itertools.product(*({0, n - 1} for n in shape))
+    windows = [tuple(slice(i, i + 1) for i in corner) for corner in corners]
+    return all(
+        _rows_sum_to_zero(operator, window)
+        for window in [*windows, tuple(slice(0, n) for n in shape)]
+    )
+
+
+def _rows_sum_to_zero(operator, window):
+    """Whether the rows of a window [start, stop) per axis sum to zero up to rounding."""
+    sums = np.zeros((operator.batch, *(s.stop - s.start for s in window)))
+    totals = np.zeros_like(sums)
+    sums = sums.astype(double(operator.coefficients[:0]).dtype)
+    for k, offset in enumerate(operator.offsets):
+        values = double(operator.coefficients[(slice(None), *window, k)])
+        inside = [slice(None)]
+        for axis, (o, n, s) in enumerate(
+            zip(offset, operator.grid_shape, window, strict=True)
+        ):
+            if axis not in operator.periodic:
+                low, high = max(s.start, -o), min(s.stop, n - o)
+                inside.append(slice(max(low - s.start, 0), max(high - s.start, 0)))
+            else:
+                inside.append(slice(None))
+        inside = tuple(inside)
+        sums[inside] += values[inside]
+        totals[inside] += abs(values[inside])
+    small = abs(sums) <= 8 * np.finfo(np.float64).eps * totals
+    return bool((small & (totals > 0)).all())
+
+
 def double(values: Any) -> np.ndarray:
     """A NumPy array in complex128 if the values are complex, otherwise in float64."""
     values = np.asarray(values)

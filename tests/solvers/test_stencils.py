@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from families import diffusion, system
 
-from solvers.stencils import FIVE_POINT, StencilOperator
+from solvers.boundaries import Robin
+from solvers.diffusion import cell_diffusion, diffusion_operator
+from solvers.stencils import FIVE_POINT, StencilOperator, is_singular
 
 NINE_POINT = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 
@@ -124,3 +126,36 @@ def test_rejects_fields_of_another_shape():
             call(np.zeros((2, 4, 3)))
     with pytest.raises(ValueError, match="b has shape"):
         A.residual(np.zeros((2, 3, 4)), np.zeros((1, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "reaction", "singular"),
+    [
+        ("neumann", 0.0, True),
+        ("periodic", 0.0, True),
+        (["periodic", "neumann"], 0.0, True),
+        (["neumann", ("neumann", Robin(0.0))], 0.0, True),
+        (["neumann", ("neumann", Robin(1e-3))], 0.0, False),
+        ("neumann", 1e-6, False),
+        ("dirichlet", 0.0, False),
+    ],
+)
+def test_singular_systems_are_recognised(boundaries, reaction, singular):
+    a = np.exp(3 * np.random.default_rng(0).standard_normal((7, 6)))
+    for build in (diffusion_operator, cell_diffusion):
+        operator = build(a, (0.1, 0.3), boundaries=boundaries, reaction=reaction)
+        assert is_singular(operator) == singular
+
+
+def test_singular_is_said_only_of_whole_matrices():
+    a = np.random.default_rng(0).uniform(1, 2, (7, 6))
+    operator = cell_diffusion(a, (1.0, 1.0), boundaries="neumann")
+    for row, value in ((3, 1.0), (3, np.nan)):  # corners alone do not tell
+        changed = operator.coefficients.copy()
+        changed[0, row, 3, 0] += value
+        assert not is_singular(StencilOperator(changed, operator.offsets))
+    outside = operator.coefficients.copy()
+    outside[0, 0, :, 1] = 5.0  # leaves the grid
+    assert is_singular(StencilOperator(outside, operator.offsets))
+    zero = np.zeros_like(operator.coefficients)
+    assert not is_singular(StencilOperator(zero, operator.offsets))
