@@ -203,7 +203,7 @@ def is_singular(operator: StencilOperator) -> bool:
 
 
 def _rows_sum_to_zero(operator, window):
-    """Whether the rows of a window [start, stop) per axis sum to zero up to rounding."""
+    """Whether the rows in a window of slices sum to zero up to rounding."""
     sums = np.zeros((operator.batch, *(s.stop - s.start for s in window)))
     totals = np.zeros_like(sums)
     sums = sums.astype(double(operator.coefficients[:0]).dtype)
