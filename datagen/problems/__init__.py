@@ -11,6 +11,7 @@ from datagen.problems.composites_unstructured import CompositesUnstructured
 from datagen.problems.convection_diffusion import ConvectionDiffusion
 from datagen.problems.darcy import Darcy
 from datagen.problems.darcy_3d import Darcy3d
+from datagen.problems.darcy_multiscale import DarcyMultiscale
 from datagen.problems.heat import Heat
 from datagen.problems.helmholtz import Helmholtz
 from datagen.problems.helmholtz_cavity import HelmholtzCavity
@@ -24,6 +25,7 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "convection_diffusion": ConvectionDiffusion,
     "darcy": Darcy,
     "darcy_3d": Darcy3d,
+    "darcy_multiscale": DarcyMultiscale,
     "heat": Heat,
     "helmholtz": Helmholtz,
     "helmholtz_cavity": HelmholtzCavity,
