@@ -48,7 +48,8 @@ def sides_of(boundaries: Boundaries, num_dims: int) -> tuple[tuple[Side, Side], 
         boundaries = [boundaries] * num_dims
     pairs = []
     for entry in boundaries:
-        pair = (entry, entry) if isinstance(entry, str | Robin) else tuple(entry)
+        single = isinstance(entry, str | Robin) or not isinstance(entry, Sequence)
+        pair = (entry, entry) if single else tuple(entry)
         known = all(isinstance(side, Robin) or side in KINDS for side in pair)
         if len(pair) != 2 or not known:
             raise ValueError(

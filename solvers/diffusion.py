@@ -56,9 +56,15 @@ def diffusion_operator(
         Dirichlet sides [*(n - 2)]) of batch 1, exactly symmetric, in NumPy float64. If
         a is positive and c is not negative: positive definite, or singular with the
         constants as null space if there is neither a Dirichlet or Robin side nor c.
+
+    Raises:
+        ValueError: for an unknown mean or boundary condition, or if spacing or reaction
+            do not fit the grid.
     """
+    _check("face_mean", face_mean, FACE_MEANS)
     unknown, links = unknown_nodes(boundaries, a.ndim), []
     volumes = control_volumes(a.shape, boundaries)
+    _check_shapes([w.size for w in volumes], spacing, reaction)
     for axis, (pair, h) in enumerate(
         zip(sides_of(boundaries, a.ndim), spacing, strict=True)
     ):
@@ -97,13 +103,38 @@ def cell_diffusion(
     Returns:
         Operator on [*n] of batch 1, exactly symmetric; definite as that of
         `diffusion_operator`.
+
+    Raises:
+        ValueError: for unknown walls or boundary conditions, or if spacing or reaction
+            do not fit the grid.
     """
+    _check("walls", walls, WALLS)
+    _check_shapes(a.shape, spacing, reaction)
     pairs = sides_of(boundaries, a.ndim)
     links = [
         _links(a, axis, pair, h, FACE_MEANS["harmonic"], WALLS[walls], depth=0.5)
         for axis, (pair, h) in enumerate(zip(pairs, spacing, strict=True))
     ]
     return from_links(links, reaction, periodic_axes(boundaries, a.ndim))
+
+
+def _check(name, value, known):
+    """Looks for a name in a table."""
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; known: {', '.join(map(repr, known))}")
+
+
+def _check_shapes(grid, spacing, reaction):
+    """Looks at whether spacing and reaction fit the grid of the unknowns."""
+    if len(spacing) != len(grid):
+        raise ValueError(
+            f"spacing has {len(spacing)} entries; expected one per axis, {len(grid)}"
+        )
+    if np.shape(reaction) not in ((), tuple(grid)):
+        raise ValueError(
+            f"reaction has shape {np.shape(reaction)}; expected a number or one value "
+            f"per unknown, {tuple(grid)}"
+        )
 
 
 def _links(
@@ -157,7 +188,7 @@ def from_links(
 
     Args:
         links: per axis, [*grid] but one more along that axis.
-        reaction: added to the diagonal.
+        reaction: added to the diagonal; a number or [*grid].
         periodic: axes that wrap around.
 
     Returns:
