@@ -29,7 +29,9 @@ def solver(method: str = "skr", **changes: Any) -> ml_collections.ConfigDict:
             "rtol": 1e-8,
             "accept_rtol": 1e-7,  # of the residual recomputed in float64
             "maxiter": 0,  # 0: the method's own
-            "stop": "residual",
+            "stop": "residual",  # "discretisation": at a tenth of that error
+            "estimate_errors": False,  # of the iteration, in quality/algebraic_error
+            "error_every": 0,  # k: discretisation error of every k-th sample; 0: none
             "ordering": "auto",  # "none", "greedy", "cells", "tree"
             "preconditioner": "auto",  # the problem's own; or a name
             "frozen": False,  # keep the preconditioner of a shard's first system

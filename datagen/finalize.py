@@ -105,6 +105,8 @@ def make_manifest(plan: Plan, records: dict[str, dict[str, Any]]) -> dict[str, A
         "dtype": plan.config["storage"]["dtype"],
         "true_residual": _quantiles(quality["true_rel_residual"][accepted]),
         "iterations": _quantiles(quality["iterations"][accepted]),
+        "algebraic_error": _known(quality["algebraic_error"][accepted]),
+        "discretisation_error": _known(quality["discretisation_error"][accepted]),
         "ladder": rung_counts(quality["method"]),
         "fallbacks": {
             "samples": int(np.count_nonzero(quality["fallbacks"])),
@@ -132,6 +134,14 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
         return {}
     q50, q95, q99, largest = np.quantile(values, [0.5, 0.95, 0.99, 1.0]).tolist()
     return {"q50": q50, "q95": q95, "q99": q99, "max": largest}
+
+
+def _known(values: np.ndarray) -> dict[str, float]:
+    """Number, mean and quantiles of the estimates there are; {} without any."""
+    found = values[np.isfinite(values)]
+    if found.size == 0:
+        return {}
+    return {"num": found.size, "mean": float(found.mean()), **_quantiles(found)}
 
 
 def _quality(plan: Plan):

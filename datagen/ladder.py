@@ -4,9 +4,14 @@ A sample is accepted when its solution is finite and ||b - A x|| / ||b||, recomp
 here in float64 from the operator and before any cast, is at most `accept_rtol`. What
 the solver says about itself is recorded and decides nothing. A sample of several
 systems (time steps, frequencies) climbs the ladder anew for each of them.
+
+Where the plan sets an `error_goal` (`stop = "discretisation"`), `accept_rtol` is loose
+and the solver's estimate of its own error must reach the goal as well. Solutions
+without such an estimate are held to the strict tolerances below.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +31,10 @@ RUNG_NAMES = {
     QUARANTINE: "quarantine",
 }
 
+# Residuals at which the algebraic error matters to nobody: the defaults of rtol and
+# accept_rtol.
+STRICT_RTOL, STRICT_ACCEPT_RTOL = 1e-8, 1e-7
+
 
 @dataclasses.dataclass(frozen=True)
 class Solved:
@@ -39,6 +48,8 @@ class Solved:
         failures: one sentence per rung that failed.
         sample: the random inputs; None if drawing them failed.
         failed_step: the system that could not be solved; -1 if all were.
+        discretisation_error: estimate of ||u_h - u|| / ||u||, see
+            `datagen.discretisation`; NaN if nobody asked.
     """
 
     fields: dict[str, np.ndarray] | None
@@ -48,6 +59,7 @@ class Solved:
     failures: tuple[str, ...]
     sample: dict[str, np.ndarray] | None
     failed_step: int = -1
+    discretisation_error: float = math.nan
 
     @property
     def accepted(self) -> bool:
@@ -57,6 +69,12 @@ class Solved:
     def total(self, name: str) -> int:
         """Sum of a count over the records: "iterations", "matvecs"."""
         return sum(getattr(record, name) for record in self.records)
+
+    @property
+    def algebraic_error(self) -> float:
+        """The largest of all systems; NaN if one of them has no estimate."""
+        errors = [record.algebraic_error for record in self.records]
+        return float(np.max(errors)) if errors else math.nan
 
 
 class Ladder:
@@ -122,20 +140,18 @@ class Ladder:
         follows = getattr(self.problem, "starts_from_previous", False)
         x0 = climb.previous if follows else None
         for rung, method, maxiter in self._rungs(self._carried):
+            limits = self._limits(method)
             try:
                 x, record = self._solver(method).solve(
-                    system, rtol=self.solver["rtol"], maxiter=maxiter, x0=x0
+                    system, rtol=limits.rtol, maxiter=maxiter, x0=x0
                 )
                 residual = true_residual(system, x)
-                if residual <= self.solver["accept_rtol"]:
+                if not (complaint := limits.complaint(residual, record)):
                     if rung <= MORE_ITERATIONS:
                         self._carried = self.solver["carries"]
                     climb.accept(x, rung, record, residual)
                     return True
-                climb.fail(
-                    f"{method}: true relative residual {residual:.2e}, accepted up to "
-                    f"{self.solver['accept_rtol']:.0e}; it said: {record.status}"
-                )
+                climb.fail(f"{method}: {complaint}; it said: {record.status}")
                 self._solver(method).reset()
             except Exception as error:
                 self._drop(method)
@@ -157,11 +173,22 @@ class Ladder:
             rung = DIRECT if fallback["method"] == "direct" else FALLBACK
             yield rung, fallback["method"], None
 
+    def _limits(self, method: str) -> "_Limits":
+        """What a solution of a method must meet."""
+        rtol, accept_rtol = self.solver["rtol"], self.solver["accept_rtol"]
+        goal = self._settings(method).get("error_goal", math.inf)
+        if goal == math.inf and "error_goal" in self.solver["settings"]:
+            rtol = min(rtol, STRICT_RTOL)
+            accept_rtol = min(accept_rtol, STRICT_ACCEPT_RTOL)
+        return _Limits(rtol, accept_rtol, goal)
+
+    def _settings(self, method: str) -> Mapping[str, Any]:
+        choices = [self.solver, *self.solver["fallbacks"]]
+        return next(c["settings"] for c in choices if c["method"] == method)
+
     def _solver(self, method: str) -> sequence.SequenceSolver:
         if method not in self._solvers:
-            choices = [self.solver, *self.solver["fallbacks"]]
-            settings = next(c["settings"] for c in choices if c["method"] == method)
-            self._solvers[method] = sequence.create(method, **settings)
+            self._solvers[method] = sequence.create(method, **self._settings(method))
         return self._solvers[method]
 
     def _forget(self) -> None:
@@ -178,6 +205,30 @@ def rung_counts(rungs: np.ndarray) -> dict[str, int]:
     """Samples per name of a rung, from the numbers in quality/method."""
     found = zip(*np.unique(rungs, return_counts=True), strict=True)
     return {RUNG_NAMES[int(rung)]: int(num) for rung, num in found}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """What a solution must meet: see `config.solver` and the head of this module."""
+
+    rtol: float
+    accept_rtol: float
+    error_goal: float
+
+    def complaint(self, residual: float, record: SolveRecord) -> str:
+        """Why a solution is not accepted, or ""."""
+        if not residual <= self.accept_rtol:
+            return (
+                f"true relative residual {residual:.2e}, accepted up to "
+                f"{self.accept_rtol:.0e}"
+            )
+        close = record.algebraic_error <= self.error_goal
+        if close or self.error_goal == math.inf or residual <= STRICT_ACCEPT_RTOL:
+            return ""
+        return (
+            f"estimated algebraic error {record.algebraic_error:.2e}, accepted up to "
+            f"{self.error_goal:.2e}"
+        )
 
 
 class _Climb:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen import ordering
+from datagen import discretisation, ordering
 from datagen.methods import MethodError, resolve
 from datagen.storage import commit, read, schemas
 
@@ -156,6 +156,8 @@ def make_plan(
     steps = steps_of(problem)
     try:
         solver = resolve(config["solver"], problem, list(config["splits"].values()))
+        known = existing and existing.solver.get("discretisation")
+        solver = discretisation.frozen(config["solver"], problem, solver, known)
     except MethodError as error:
         raise PlanError(str(error)) from error
     shards = _cut(config)

@@ -43,7 +43,8 @@ def readme(plan: Plan, manifest: dict[str, Any]) -> str:
 Every accepted sample has a relative residual ||b - A x|| / ||b||, recomputed in float64
 before the cast, of at most {plan.solver["accept_rtol"]:g}; the largest is \
 {manifest["true_residual"].get("max", math.nan):.2e}.
-Samples by the last method they needed: {ladder}.{_recycling(plan, manifest)}
+Samples by the last method they needed: {ladder}.{_recycling(plan, manifest)}\
+{_errors(plan, manifest)}
 
 {fields}
 
@@ -57,6 +58,32 @@ is known of them is in `quarantine/`.
 {_opening(plan)}
 Check the files with `sha256sum -c checksums.sha256`.
 """
+
+
+def _errors(plan: Plan, manifest: dict[str, Any]) -> str:
+    """Lines on the estimated errors, those of iteration and those of the grid."""
+    lines = []
+    if goal := plan.solver["settings"].get("error_goal"):
+        lines.append(
+            "The iteration stopped where its estimated relative error in the energy "
+            f"norm was\nbelow {goal:.2e}, a tenth of the discretisation error of "
+            f"{plan.solver['discretisation']['num_samples']} samples, at a residual "
+            f"below {plan.solver['rtol']:g}."
+        )
+    if found := manifest["algebraic_error"]:
+        lines.append(
+            "Relative error of the iteration in the energy norm, estimated "
+            f"(`quality/algebraic_error`):\nmean {found['mean']:.2e}, largest "
+            f"{found['max']:.2e} of {found['num']} samples."
+        )
+    if found := manifest["discretisation_error"]:
+        lines.append(
+            "Relative L2 error of the grid, estimated on every second node with order "
+            f"{plan.solver['discretisation']['order']:g}\n"
+            f"(`quality/discretisation_error`): mean {found['mean']:.2e}, largest "
+            f"{found['max']:.2e} of {found['num']} samples."
+        )
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _recycling(plan: Plan, manifest: dict[str, Any]) -> str:

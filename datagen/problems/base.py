@@ -74,7 +74,9 @@ class Problem(Protocol):
     Others are optional: `mesh`, a `datagen.problems.meshes.Mesh`, on sets whose only
     axis is `node`; `steps` [num_systems] and `step_name`, the times (or frequencies) of
     the systems and what they are; `starts_from_previous`, True where the solution of
-    one system is a good start for the next, as in time stepping.
+    one system is a good start for the next, as in time stepping; and `coarsened()`, the
+    problem with the same random fields on every second point of each axis, both ends
+    included, or None where that cannot be, see `datagen.discretisation`.
     """
 
     name: str

@@ -148,6 +148,16 @@ class Darcy(Settings):
             scalars |= {"value_high": self.values[0], "value_low": self.values[1]}
         return {key: float(value) for key, value in scalars.items()}
 
+    def coarsened(self) -> "Darcy | None":
+        """The problem with the same fields on every second node; None if it has none.
+
+        That needs mode clean and an odd number of nodes per axis.
+        """
+        if self.mode != "clean" or min(self.n) < 5 or any(m % 2 == 0 for m in self.n):
+            return None
+        half = tuple((m + 1) // 2 for m in self.n)
+        return dataclasses.replace(self, n=half, num_modes=self.num_modes)
+
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws {"coefficient": a [n1, n2]} at the stored points."""
         field = cosine_series(self._field.draw(rng), self.n, self._stored.location)

@@ -113,6 +113,13 @@ class Darcy3d(Settings):
             scalars |= {"log_std": self.log_std}
         return {key: float(value) for key, value in scalars.items()}
 
+    def coarsened(self) -> "Darcy3d | None":
+        """The problem with the same fields on every second node; None if n is even."""
+        if min(self.n) < 5 or any(m % 2 == 0 for m in self.n):
+            return None
+        half = tuple((m + 1) // 2 for m in self.n)
+        return dataclasses.replace(self, n=half, num_modes=self.num_modes)
+
     def sample(self, rng: np.random.Generator) -> Sample:
         """Draws {"coefficient": a [n1, n2, n3]} at the nodes."""
         field = cosine_series(self._field.draw(rng), self.n, "nodes")

@@ -52,7 +52,9 @@ PLAN = _record(
                         "rtol": {"type": "number", "exclusiveMinimum": 0},
                         "accept_rtol": {"type": "number", "exclusiveMinimum": 0},
                         "maxiter": _COUNT,
-                        "stop": {"enum": ["residual"]},
+                        "stop": {"enum": ["residual", "discretisation"]},
+                        "estimate_errors": {"type": "boolean"},
+                        "error_every": _COUNT,
                         "ordering": {"enum": ["auto", *ORDERINGS]},
                         "preconditioner": {"type": "string"},
                         "frozen": {"type": "boolean"},
@@ -102,7 +104,8 @@ PLAN = _record(
                         {"method": {"type": "string"}, "settings": {"type": "object"}}
                     ),
                 },
-            }
+            },
+            {"discretisation": _NUMBERS},  # where it is asked for
         ),
         "sort": _record({"method": {"type": "string"}}, {"parents_sha256": _SHA256}),
         "sort_statistics": {"type": "object", "additionalProperties": _NUMBERS},
@@ -157,7 +160,7 @@ LEDGER = _record(
         "cpu_s": {"type": "number"},
         "wall_s": {"type": "number"},
     },
-    {"rungs": _COUNTS},  # not in the first data sets
+    {"rungs": _COUNTS, "workers": _COUNT},  # not in the first data sets
 )
 
 MANIFEST = _record(
@@ -216,6 +219,8 @@ MANIFEST = _record(
     {  # not in the first data sets
         "fallbacks": _COUNTS,
         "recycling": _COUNTS,
+        "algebraic_error": _NUMBERS,
+        "discretisation_error": _NUMBERS,
         "steps": _STEPS,
         "solver": PLAN["properties"]["solver"],
     },

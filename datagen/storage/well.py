@@ -43,6 +43,8 @@ QUALITY_COLUMNS = {
     "fallbacks": np.int32,
     "solver_rel_residual": np.float64,
     "true_rel_residual": np.float64,
+    "algebraic_error": np.float64,  # relative, energy norm; NaN: not estimated
+    "discretisation_error": np.float64,  # relative, L2; NaN: not estimated
     "failed_step": np.int32,
     "accepted": np.bool_,
 }
