@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
                 default="serial",
                 help="how shards are run: serial, in this process",
             )
+            command.add_argument(
+                "--workers",
+                default="1",
+                metavar="N",
+                help="processes that make shards side by side; auto: one per core (1)",
+            )
         if name == "verify":
             command.add_argument(
                 "--quick", action="store_true", help="hashes only, without HDF5"
@@ -116,7 +122,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _execute(options, rest: list[str], stop: StopFlag) -> int:
-    config = None
+    config, num_workers = None, 1
+    if hasattr(options, "workers"):
+        from datagen import workers
+
+        num_workers = workers.number(options.workers)
     if rest or options.out is None:
         config, name = loading.from_arguments(rest)
         options.out = options.out or Path("data") / loading.run_name(name)
@@ -142,9 +152,10 @@ def _execute(options, rest: list[str], stop: StopFlag) -> int:
         return DONE
     if options.command == "verify":
         return verify(plan, quick=options.quick, stop=stop)
+    if options.command in ("generate", "run"):
+        command = {"generate": generate, "run": run_missing}[options.command]
+        return command(plan, stop, num_workers)
     return {
-        "generate": generate,
-        "run": run_missing,
         "finalize": finalize_all,
         "status": show_status,
     }[options.command](plan, stop)
@@ -191,7 +202,7 @@ def prepare(plan: Plan) -> Plan:
     return write_plan(plan)
 
 
-def generate(plan: Plan, stop: StopFlag) -> int:
+def generate(plan: Plan, stop: StopFlag, num_workers: int = 1) -> int:
     """Plan, run, finalize and verify in one."""
     from datagen import verify
     from datagen.finalize import finalize, is_finalized
@@ -199,7 +210,7 @@ def generate(plan: Plan, stop: StopFlag) -> int:
     from datagen.storage import read
 
     if not (finished := is_finalized(plan)):
-        run_missing(plan, stop)
+        run_missing(plan, stop, num_workers)
         stop.check()
         finalize(plan)
     for problem in verify.problems(plan, full=False, poll=stop.check):
@@ -217,9 +228,9 @@ def generate(plan: Plan, stop: StopFlag) -> int:
     return _quarantine_code(plan)
 
 
-def run_missing(plan: Plan, stop: StopFlag) -> int:
+def run_missing(plan: Plan, stop: StopFlag, num_workers: int = 1) -> int:
     """Makes the shards that are missing."""
-    from datagen import run
+    from datagen import run, workers
     from datagen.progress import Progress, announce, recycles
 
     missing = run.pending(plan)
@@ -227,12 +238,20 @@ def run_missing(plan: Plan, stop: StopFlag) -> int:
         print(f"{plan.root}: all {len(plan.shards)} shards are made")
         return _quarantine_code(plan)
     timing = run.time_sample(plan, missing[0])
-    announce(plan, missing, timing)
+    announce(plan, missing, timing, num_workers)
     stop.check()
     with Progress(plan) as progress:
-        run.run(
-            plan, poll=stop.check, on_sample=progress.sample, on_shard=progress.shard
-        )
+        if num_workers > 1:
+            workers.run_workers(
+                plan, missing, num_workers, poll=stop.check, display=progress
+            )
+        else:
+            run.run(
+                plan,
+                poll=stop.check,
+                on_sample=progress.sample,
+                on_shard=progress.shard,
+            )
     if recycles(plan.solver):
         print(progress.recycling())
     return _quarantine_code(plan)

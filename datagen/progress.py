@@ -1,16 +1,17 @@
 """What a run tells its user: size and time beforehand, then a bar or lines."""
 
-import re
+import heapq
 import time
 from typing import Any
 
 import tqdm
 
 from datagen import run
+from datagen.environment import usable_cores
 from datagen.plan import SPLITS, Plan
+from datagen.reports import SampleReport
 from datagen.storage import ledger
 
-BYPASS_NOTE = re.compile("recycling bypassed|(space|pool) dropped|solved (cold|plain)")
 FILE_OVERHEAD = 60_000  # bytes of groups and attributes per file
 
 
@@ -48,43 +49,50 @@ class Progress:
     def __exit__(self, *exception):
         self._bar.close()
 
-    def sample(self, shard, sample_id: int, solved) -> None:
+    def sample(self, report: SampleReport) -> None:
         """Counts one solved sample."""
         self._solved += 1
-        self._recycled += any(record.recycle_dim for record in solved.records)
-        notes = [note for record in solved.records for note in record.fallbacks]
-        notes = [note for note in notes if BYPASS_NOTE.match(note)]
-        self._reason = notes[-1] if notes else self._reason
-        if solved.accepted:
-            self._residual = max(self._residual, solved.true_residual)
+        self._recycled += report.recycled
+        self._reason = report.bypass or self._reason
+        if report.accepted:
+            self._residual = max(self._residual, report.true_residual)
         else:
             self._rejected += 1
-            self._write(
-                f"{shard.id}: sample {sample_id} goes to quarantine: "
-                f"{'; '.join(solved.failures)}"
+            self.write(
+                f"{report.shard}: sample {report.sample_id} goes to quarantine: "
+                f"{'; '.join(report.failures)}"
             )
         if not self._bar.disable:
             if time.monotonic() - self._shown > 0.2:
                 self._shown = time.monotonic()
-                self._bar.set_postfix_str(self._details(shard.id), refresh=False)
+                self._bar.set_postfix_str(self._details(report.shard), refresh=False)
             self._bar.update()
 
-    def shard(self, record) -> None:
-        """Counts one committed shard."""
+    def shard(self, record, made: bool) -> None:
+        """Counts one committed shard, made here or found finished."""
         self._shards += 1
         self._done += record["num_samples"]
-        if record["adopted"] and not self._bar.disable:
+        if not (made or self._bar.disable):
             self._bar.update(record["num_samples"])
         self._residual = max(self._residual, record["true_residual_max"])
         if self._bar.disable:
             seconds = max(time.monotonic() - self._start, 1e-9)
             rate = self._solved / seconds
             left = (self._total - self._done) / rate if rate else 0.0
-            self._write(
+            self.write(
                 f"{self._done}/{self._total} samples, {self._shards}/{self._num_shards}"
                 f" shards, {rate:.1f} samples/s, {duration(left)} left, "
                 f"{self._details(record['shard'])}"
             )
+
+    def lost(self, reports: list[SampleReport], sentence: str) -> None:
+        """Takes back the samples of a shard whose process died, and says so."""
+        self._solved -= len(reports)
+        self._recycled -= sum(report.recycled for report in reports)
+        self._rejected -= sum(not report.accepted for report in reports)
+        if not self._bar.disable:
+            self._bar.update(-len(reports))
+        self.write(sentence)
 
     def recycling(self) -> str:
         """In how many samples of this run something was recycled, and why not in all.
@@ -98,14 +106,17 @@ class Progress:
         rejected = f", {self._rejected} rejected" if self._rejected else ""
         return f"{shard_id}, true residual <= {self._residual:.1e}{rejected}"
 
-    def _write(self, line: str) -> None:
+    def write(self, line: str) -> None:
+        """Prints a line above the bar."""
         if self._bar.disable:
             print(line, flush=True)
         else:
             self._bar.write(line)
 
 
-def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
+def announce(
+    plan: Plan, missing: list, timing: run.Timing, num_workers: int = 1
+) -> None:
     """Says what a run will make, how large it is and how long it takes."""
     samples = sum(shard.stop - shard.start for shard in missing)
     splits = ", ".join(f"{plan.config['splits'][split]} {split}" for split in SPLITS)
@@ -116,8 +127,10 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
     print(f"{plan.content['equation']}")
     print(describe_solver(plan))
     print(f"{plan.root}: about {megabytes(size)} in {len(plan.shards)} files")
+    hands = f" in {num_workers} processes" if num_workers > 1 else ""
     print(
-        f"{samples} samples to make, about {duration(samples * timing.seconds)} at "
+        f"{samples} samples to make, about "
+        f"{duration(makespan(missing, timing.seconds, num_workers))}{hands} at "
         f"{milliseconds(timing.seconds)} each (two solved to tell"
         f"{_compilation(timing)})",
         flush=True,
@@ -134,6 +147,21 @@ def announce(plan: Plan, missing: list, timing: run.Timing) -> None:
             "free; if the disk fills up, make room and run the same command again",
             flush=True,
         )
+
+
+def makespan(shards: list, seconds: float, num_workers: int) -> float:
+    """How long so many processes are busy, on no more cores than there are.
+
+    Args:
+        shards: handed out in this order, each to the first process that is free.
+        seconds: of one sample on one core.
+        num_workers: processes.
+    """
+    free = [0] * num_workers  # samples that each has made when it is free again
+    for shard in shards:
+        heapq.heapreplace(free, free[0] + shard.stop - shard.start)
+    crowding = max(1.0, num_workers / usable_cores())
+    return max(free) * seconds * crowding
 
 
 def recycles(solver: dict[str, Any]) -> bool:

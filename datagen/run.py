@@ -1,6 +1,7 @@
 """Makes the shards of a plan, one after the other, and commits each as it is done."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -15,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from datagen.discretisation import Twin
 from datagen.ladder import Ladder, Solved
 from datagen.plan import Plan, Shard, sample_rng, steps_of
+from datagen.reports import SampleReport
 from datagen.storage import commit, ledger, well
 from solvers import preconditioners, sequence
 
-SolvedFn = Callable[[Shard, int, Solved], None]
+Record = dict[str, Any]
+SampleFn = Callable[[SampleReport], None]
 PROVENANCE = ("numpy", "scipy", "h5py", "jax", "jaxlib")
 
 
@@ -75,14 +79,21 @@ def pending(plan: Plan) -> list[Shard]:
     return [shard for shard in plan.shards if shard.id not in done]
 
 
-def run(plan: Plan, *, poll: Callable[[], None], on_sample: SolvedFn, on_shard) -> None:
-    """Makes what is missing.
+def run(
+    plan: Plan,
+    *,
+    poll: Callable[[], None],
+    on_sample: SampleFn,
+    on_shard: Callable[[Record, bool], None],
+) -> None:
+    """Makes what is missing in this process, shard by shard.
 
     Args:
         plan: see `datagen.plan`.
         poll: called before every sample; raises to stop.
-        on_sample: called with the shard, the id and every solved sample.
-        on_shard: called with every ledger record as it is committed.
+        on_sample: called with a report of every solved sample.
+        on_shard: called with every ledger record as it is committed, and whether its
+            samples were solved here just now.
 
     Raises:
         RunError: if not one sample of a shard can be solved.
@@ -93,15 +104,33 @@ def run(plan: Plan, *, poll: Callable[[], None], on_sample: SolvedFn, on_shard) 
     problem = plan.problem()
     for shard in pending(plan):
         poll()
-        # Another run in the same folder may have been faster; a double run is harmless.
-        if ledger.load(plan.root, shard.id, plan.sha256) is not None:
-            continue
-        if (record := adopt(plan, shard)) is None:
-            record = run_shard(plan, shard, problem, poll=poll, on_sample=on_sample)
-        on_shard(record)
+        on_shard(*make_shard(plan, shard, problem, poll=poll, on_sample=on_sample))
 
 
-def adopt(plan: Plan, shard: Shard) -> dict[str, Any] | None:
+def make_shard(
+    plan: Plan, shard: Shard, problem, *, poll, on_sample: SampleFn, **cost: Any
+) -> tuple[Record, bool]:
+    """Makes a shard unless it is there, and returns its record and whether it did.
+
+    Another run in the same folder may have been faster, or may make the same shard at
+    this moment; both are harmless.
+
+    Args:
+        plan: the plan.
+        shard: the shard.
+        problem: `plan.problem()`.
+        poll: called before every sample; raises to stop.
+        on_sample: called with a report of every solved sample.
+        **cost: entries of the ledger record, such as attempts and workers.
+    """
+    record = ledger.load(plan.root, shard.id, plan.sha256) or adopt(plan, shard)
+    if record is not None:
+        return record, False
+    kwargs = {"poll": poll, "on_sample": on_sample, **cost}
+    return run_shard(plan, shard, problem, **kwargs), True
+
+
+def adopt(plan: Plan, shard: Shard) -> Record | None:
     """Takes over a file whose run died between file and ledger record.
 
     A file that does not hold up is moved to quarantine/ and made again.
@@ -132,8 +161,8 @@ def adopt(plan: Plan, shard: Shard) -> dict[str, Any] | None:
 
 
 def run_shard(
-    plan: Plan, shard: Shard, problem, *, poll: Callable[[], None], on_sample: SolvedFn
-) -> dict[str, Any]:
+    plan: Plan, shard: Shard, problem, *, poll, on_sample: SampleFn, **more: Any
+) -> Record:
     """Solves and commits one shard, and returns its ledger record."""
     began, wall, cpu = ledger.now(), time.perf_counter(), time.process_time()
     content, rejected = solve_shard(plan, shard, problem, poll, on_sample)
@@ -148,7 +177,7 @@ def run_shard(
         kind="shard",
         check=lambda path: _inspect(plan, shard, path),
     )
-    cost = _cost(began, time.process_time() - cpu, time.perf_counter() - wall)
+    cost = _cost(began, time.process_time() - cpu, time.perf_counter() - wall) | more
     record = ledger.make_record(
         shard,
         file,
@@ -163,7 +192,7 @@ def run_shard(
 
 
 def solve_shard(
-    plan: Plan, shard: Shard, problem, poll: Callable[[], None], on_sample: SolvedFn
+    plan: Plan, shard: Shard, problem, poll: Callable[[], None], on_sample: SampleFn
 ) -> tuple[well.ShardContent, dict[int, Solved]]:
     """Solves the samples of a shard in order.
 
@@ -180,12 +209,15 @@ def solve_shard(
     rejected = {}
     ladder = Ladder(problem, plan.solver)
     states = States(plan, shard, ladder)
+    twin = Twin(problem, plan.solver, plan.config["solver"]["error_every"])
+    rng = functools.partial(sample_rng, plan.config["seed"])
     try:
         for row, sample_id in enumerate(ids.tolist()):
             poll()
             states.before(row)
-            solved = ladder.solve(sample_rng(plan.config["seed"], sample_id))
+            solved = ladder.solve(rng(sample_id))
             states.after(row)
+            solved = twin.estimated(solved, sample_id, rng)
             for name, values in _quality(sample_id, row, solved).items():
                 quality[name][row] = values
             if solved.accepted:
@@ -193,9 +225,10 @@ def solve_shard(
                     fields[name][row] = values
             else:
                 rejected[sample_id] = solved
-            on_sample(shard, sample_id, solved)
+            on_sample(SampleReport.of(shard.id, sample_id, solved))
     finally:
         ladder.close()
+        twin.close()
     if len(rejected) == len(ids) > 1:
         cause = "; ".join(next(iter(rejected.values())).failures)
         raise RunError(
@@ -279,6 +312,8 @@ def _quality(sample_id: int, row: int, solved: Solved) -> dict[str, Any]:
         "fallbacks": len(solved.failures) + sum(len(r.fallbacks) for r in records),
         "solver_rel_residual": max(residuals, default=np.nan),
         "true_rel_residual": solved.true_residual,
+        "algebraic_error": solved.algebraic_error,
+        "discretisation_error": solved.discretisation_error,
         "failed_step": solved.failed_step,
         "accepted": solved.accepted,
     }

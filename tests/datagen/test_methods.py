@@ -18,6 +18,7 @@ from datagen.ladder import COLD, DIRECT, FALLBACK, PLANNED, Ladder, Solved
 from datagen.methods import MethodError, resolve
 from datagen.plan import create_problem, load_plan, make_plan, sample_rng
 from datagen.problems.darcy import Darcy
+from datagen.reports import SampleReport
 from datagen.storage.read import open_dataset
 from solvers import sequence
 from solvers.direct import DirectSolver
@@ -418,7 +419,8 @@ def test_the_reason_for_not_recycling_is_told(config_file, tmp_path):
     plain = dataclasses.replace(record, fallbacks=(note,))
     told = progress.Progress(plan)
     for used in (plain, dataclasses.replace(record, recycle_dim=2), plain):
-        told.sample(plan.shards[0], 0, Solved({}, PLANNED, (used,), 0.0, (), {}))
+        solved = Solved({}, PLANNED, (used,), 0.0, (), {})
+        told.sample(SampleReport.of("train-00000", 0, solved))
     words = "recycled in 1 of 3 samples; started, bypassed or dropped in 2"
     assert told.recycling() == f"{words} (last reason: {note})"
 
