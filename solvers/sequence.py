@@ -125,7 +125,8 @@ class LinearSystem(NamedTuple):
         """||b - A x||_2 / ||b||_2 in NumPy double precision for x [*grid]."""
         x, b, unit = double(x), double(self.rhs), unit_of(self.rhs)
         with np.errstate(over="ignore", invalid="ignore"):  # NaN is no solution
-            x, b = x / unit, b / unit
+            if unit != 1:
+                x, b = x / unit, b / unit
             if isinstance(self.operator, StencilOperator):
                 return float(self.operator.relative_residual(x[None], b[None])[0])
             r = b.ravel() - self.operator @ x.ravel()
@@ -224,6 +225,7 @@ _SHORT = "solvers.short_recurrences:"
 _POOLING = "solvers.pooling:"
 
 METHODS: dict[str, Method] = {
+    "auto": Method("solvers.automatic:AutomaticSolver", ("spd",)),
     "skr": Method(_GMRES_DR, RECYCLING, {"carry": True}, carries=True),
     "gcrodr_cold": Method(_GMRES_DR, RECYCLING, {"carry": False}),
     "gmres": Method(_SCIPY + "GMRES", ("m", *KRYLOV)),

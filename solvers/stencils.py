@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 FIVE_POINT = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+BLOCK_SIZE = 1 << 14  # unknowns; four float64 arrays of them fit into a core's cache
 
 
 @functools.partial(
@@ -144,26 +145,21 @@ class StencilOperator:
         self._check_shape("u", u)
         self._check_shape("b", b)
         r = b.astype(np.result_type(u, b, double(self.coefficients[:0])))
-        for k, offset in enumerate(self.offsets):
-            coefficient = double(self.coefficients[..., k])
-            for here, there in _overlaps(offset, self.grid_shape, self.periodic):
-                r[(slice(None), *here)] -= (
-                    coefficient[(slice(None), *here)] * u[(slice(None), *there)]
-                )
+        planes = [double(self.coefficients[..., k]) for k in range(len(self.offsets))]
+        for k, here, there in _blocks(self.grid_shape, self.offsets, self.periodic):
+            r[here] -= planes[k][here] * u[there]
         return r
 
     def residual_norm(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
         """||b - A u||_2 [batch], recomputed in NumPy float64."""
-        r = self.residual(u, b).reshape(self.batch, -1)
-        return np.linalg.norm(r, axis=1)
+        return _norms(self.residual(u, b))
 
     def relative_residual(self, u: np.ndarray, b: np.ndarray) -> np.ndarray:
         """||b - A u||_2 / ||b||_2 [batch] in NumPy float64: the certificate of u.
 
         Where b is zero: 0 for an exact u, infinity otherwise. NaN stays NaN.
         """
-        scale = np.linalg.norm(double(b).reshape(self.batch, -1), axis=1)
-        return relative_to(self.residual_norm(u, b), scale)
+        return relative_to(self.residual_norm(u, b), _norms(double(b)))
 
     def _reach(self) -> tuple[int, ...]:
         return tuple(
@@ -254,6 +250,42 @@ def _csr_pattern(
     size = (numbers.size, numbers.size)
     pattern = sp.coo_array((sources, (rows, columns)), shape=size).tocsr()
     return pattern.data, pattern.indices, pattern.indptr
+
+
+def _norms(values: np.ndarray) -> np.ndarray:
+    """Euclidean norms [batch] of [batch, ...], bit for bit those of np.linalg.norm."""
+    values = values.reshape(len(values), -1)
+    if np.iscomplexobj(values):
+        return np.linalg.norm(values, axis=1)
+    return np.sqrt(np.add.reduce(np.square(values), axis=1))
+
+
+@functools.lru_cache(maxsize=8)
+def _blocks(
+    shape: tuple[int, ...],
+    offsets: tuple[tuple[int, ...], ...],
+    periodic: tuple[int, ...],
+) -> list[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+    """The terms of A u in blocks of rows that fit into a core's cache.
+
+    Returns:
+        Number of an offset, rows i and columns i + offset as indices of [batch, *grid];
+        the offsets of a row come in their order.
+    """
+    blocks, height = [], max(1, BLOCK_SIZE // max(1, int(np.prod(shape[1:]))))
+    for first in range(0, shape[0], height):
+        for k, offset in enumerate(offsets):
+            for here, there in _overlaps(offset, shape, periodic):
+                start = max(first, here[0].start)
+                stop = min(first + height, here[0].stop)
+                shift = there[0].start - here[0].start
+                if start < stop:
+                    rows, columns = (
+                        (slice(None), slice(start + s, stop + s), *rest)
+                        for s, rest in ((0, here[1:]), (shift, there[1:]))
+                    )
+                    blocks.append((k, rows, columns))
+    return blocks
 
 
 def _overlaps(
