@@ -1,5 +1,6 @@
 """Sparse LU factorisation: the reference every iterative method is checked against."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -8,9 +9,10 @@ import scipy.sparse.linalg as spla
 
 from solvers import matrices
 from solvers.inputs import CHECK_INPUT, not_finite
+from solvers.patterns import MatrixPattern, stencil_pattern, stencil_values
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
-from solvers.stencils import double
+from solvers.stencils import StencilOperator, double
 
 # Ordering on the pattern of A + A^T keeps the fill of symmetric patterns low, about
 # half of the default's on five-point grids; its small pivoting threshold makes it
@@ -64,8 +66,13 @@ class Factor:
 class DirectSolver:
     """SuperLU in double precision with iterative refinement; any regular matrix.
 
-    The factors are kept while the values of the matrix stay the same, so that a further
-    right-hand side costs a back substitution; solutions do not depend on that.
+    Symbolic work is done once per sparsity pattern, by nested dissection for stencils
+    and by minimum degree for other matrices (`solvers.patterns`). The factors are kept
+    while the values of the matrix stay the same, so that a further right-hand side
+    costs a back substitution. Solutions depend on neither.
+
+    Symmetric matrices whose rows sum to zero (pure Neumann and periodic problems): the
+    solution of mean zero, if b has mean zero too.
     """
 
     def __init__(self):
@@ -81,37 +88,23 @@ class DirectSolver:
     ) -> tuple[np.ndarray, SolveRecord]:
         """Factorises and solves; `maxiter` and `x0` mean nothing here.
 
-        A singular matrix or one with NaN gives a record that is not converged, and x
-        is NaN then.
+        Another singular matrix or one with NaN gives a record that is not converged,
+        and x is NaN then.
         """
         start = time.perf_counter()
         shape, b = system.rhs.shape, double(system.rhs).ravel()
-        A = system.to_csr()
         x = np.full(b.shape, np.nan, system.dtype)
-        failure, solves, fallbacks, setup = "", 0, (), 0.0
-        advice = "check the coefficients, the matrix may be singular"
-        own = system._replace(operator=A, preconditioning_matrix=None)
-        if unusable := not_finite(own):
-            failure, advice = unusable, CHECK_INPUT
+        found, advice = _Found(), "check the coefficients, the matrix may be singular"
+        entries = self._entries(system)
+        if not (np.isfinite(entries).all() and np.isfinite(b).all()):
+            own = system._replace(operator=system.to_csr(), preconditioning_matrix=None)
+            found.failure, advice = not_finite(own), CHECK_INPUT
         else:
-            self._keep(A)
-            unit = unit_of(b)
-            b, target = b / unit, rtol * np.linalg.norm(b / unit)
-            for attempt in range(len(ATTEMPTS)):
-                began = time.perf_counter()
-                try:
-                    factor = self._factor(A, attempt)
-                    setup += time.perf_counter() - began
-                    x, r, count = _refine(A, b, factor, target)
-                    x *= unit
-                    solves, failure = solves + count, ""
-                except ArithmeticError as error:
-                    setup += time.perf_counter() - began
-                    failure = str(error)
-                if not failure and np.linalg.norm(r) <= target:
-                    break
-                reason = failure or "residual above the tolerance"
-                fallbacks += (f"{ATTEMPTS[attempt]['permc_spec']}: {reason}",)
+            self._keep(entries)
+            unit, order = unit_of(b), self._pattern.order
+            y = self._attempt(b[order] / unit, rtol, found)
+            if y is not None:
+                x[order] = y * unit
         seconds = time.perf_counter() - start
         x = x.reshape(shape)
         return x, certify(
@@ -119,44 +112,113 @@ class DirectSolver:
             x,
             rtol=rtol,
             advice=advice,
-            failure=failure,
+            failure=found.failure,
             method="direct",
             iterations=0,
-            matvecs=solves,
-            preconditioner_applications=solves,
+            matvecs=found.solves,
+            preconditioner_applications=found.solves,
             seconds=seconds,
             relative_residual=float("nan"),
-            fallbacks=fallbacks,
-            phases=PhaseSeconds(setup=setup, preconditioner=seconds - setup),
+            fallbacks=found.fallbacks,
+            phases=PhaseSeconds(
+                setup=found.setup, preconditioner=seconds - found.setup
+            ),
         )
 
     def reset(self) -> None:
-        """Drops the factors."""
-        self._memory, self._factors = None, {}
+        """Drops the factors and the pattern."""
+        self._pattern = self._values = None
+        self._factors, self._matrix, self._singular = {}, None, False
 
     def close(self) -> None:
-        """Drops the factors."""
+        """Drops what is kept."""
         self.reset()
 
-    def _keep(self, A):
+    def _entries(self, system):
+        """The entries of A in the order of its pattern, which is found if it is new."""
+        operator = system.operator
+        if isinstance(operator, StencilOperator) and operator.batch == 1:
+            pattern = stencil_pattern(
+                operator.grid_shape, operator.offsets, operator.periodic
+            )
+            values = stencil_values(operator)
+        else:
+            A = system.to_csr()
+            if not A.has_canonical_format:
+                A = A.copy()
+                A.sum_duplicates()
+            pattern, values = self._pattern, A.data
+            if not (isinstance(pattern, MatrixPattern) and pattern.fits(A)):
+                pattern = MatrixPattern(A)
+        if pattern is not self._pattern:
+            self.reset()
+            self._pattern = pattern
+        return pattern.take(values)
+
+    def _keep(self, entries):
         """Keeps the factors if A is the matrix they were made of."""
-        if not matrices.same(A, self._memory):
-            self._memory, self._factors = matrices.remember(A), {}
+        if not np.array_equal(entries, self._values):
+            self._values, self._factors = entries, {}
+            self._matrix = self._pattern.matrix(entries)
+            self._singular = matrices.is_singular(self._matrix)
 
-    def _factor(self, A, attempt):
-        if attempt not in self._factors:
-            self._factors[attempt] = Factor(A, ATTEMPTS[attempt])
-        return self._factors[attempt]
+    def _attempt(self, b, rtol, found):
+        """Solves for the permuted b with one way after the other; None if all fail."""
+        y, target = None, rtol * np.linalg.norm(b)
+        for number, settings in enumerate(ATTEMPTS):
+            began = time.perf_counter()
+            try:
+                factor = self._factor(number)
+                found.setup += time.perf_counter() - began
+                y, r, solves = _refine(self._matrix, b, factor, target, self._singular)
+                found.solves, found.failure = found.solves + solves, ""
+                if np.linalg.norm(r) <= target:
+                    return y
+                reason = "residual above the tolerance"
+            except ArithmeticError as error:
+                found.setup += time.perf_counter() - began
+                found.failure = reason = str(error)
+            name = settings["permc_spec"] if number else self._pattern.name
+            found.fallbacks += (f"{name}: {reason}",)
+        if self._singular and not found.failure:
+            found.failure = matrices.diagnose(self._matrix, b, "any")
+        return y
+
+    def _factor(self, number):
+        if number not in self._factors:
+            settings, A = ATTEMPTS[number], self._matrix
+            if self._singular:
+                A = self._pattern.matrix(self._pattern.ground(self._values))
+            if number == 0:
+                order = {"permc_spec": "NATURAL"}
+                settings = settings | order | self._pattern.settings
+            self._factors[number] = Factor(A, settings)
+        return self._factors[number]
 
 
-def _refine(A, b, factor, target):
+@dataclasses.dataclass
+class _Found:
+    """What happened in one solve; fields as in `SolveRecord`, setup in seconds."""
+
+    failure: str = ""
+    fallbacks: tuple[str, ...] = ()
+    solves: int = 0
+    setup: float = 0.0
+
+
+def _refine(A, b, factor, target, singular):
     """Solves with one factorisation; refines while the residual is above target.
 
+    If A is singular its last unknown is grounded in the factors, and x has mean zero.
     Returns x, b - A x and the number of solves, which is that of products with A too.
     """
-    x = factor.solve(b)
-    r, solves = b - A @ x, 1
-    while not np.linalg.norm(r) <= target and solves <= MAX_REFINEMENTS:
+    x, r, solves = np.zeros_like(b), b, 0
+    while not solves or (not np.linalg.norm(r) <= target and solves <= MAX_REFINEMENTS):
+        if singular:
+            r = r.copy()
+            r[-1] = 0
         x = x + factor.solve(r)
+        if singular:
+            x -= x.mean()
         r, solves = b - A @ x, solves + 1
     return x, r, solves

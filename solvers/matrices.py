@@ -6,6 +6,7 @@ import scipy.sparse.linalg as spla
 
 SYMMETRY_TOLERANCE = 1e-10  # of max |A - A^H| / max |A|
 NULL_SPACE_TOLERANCE = 1e-10
+ROUNDING = 8 * np.finfo(np.float64).eps  # of the sum of moduli in a row
 
 
 def remember(A) -> tuple:
@@ -41,6 +42,19 @@ def asymmetry(A: sp.csr_array) -> float:
     """Returns max |A - A^H| / max |A|, dimensionless; 0 for Hermitian matrices."""
     scale = abs(A).max()
     return float(abs(A - A.conj().T).max() / scale) if scale else 0.0
+
+
+def is_singular(A) -> bool:
+    """Whether A [N, N] is Hermitian and all rows sum to zero up to rounding.
+
+    Constants are in the null space then, as for pure Neumann and periodic problems.
+    False if a row is all zero.
+    """
+    totals = abs(A).sum(axis=1)
+    sums = np.abs(A.sum(axis=1))
+    if not (totals > 0).all() or not (sums <= ROUNDING * totals).all():
+        return False
+    return asymmetry(A) <= SYMMETRY_TOLERANCE
 
 
 def diagnose(A, b: np.ndarray, needs: str) -> str:
