@@ -217,6 +217,7 @@ class Method:
 
 
 GUESS = ("guess", "window")  # of `solvers.guesses`, for methods that take x0
+ERROR = ("estimate_error", "error_goal")
 KRYLOV = ("preconditioner", "frozen", *GUESS)
 RECYCLING = ("m", "k", *KRYLOV)
 _GMRES_DR = "solvers.recycling:RecyclingGMRES"
@@ -245,7 +246,7 @@ METHODS: dict[str, Method] = {
     "frozen_lu": Method("solvers.frozen_lu:FrozenLU", GUESS, carries=True),
     "mg_pcg": Method(
         "solvers.multigrid.solver:MultigridPCG",
-        GUESS,
+        (*ERROR, *GUESS),
         needs="spd",
         complex_systems=False,
         grid=True,

@@ -1,22 +1,31 @@
 """The V(1,1) cycle: an approximate inverse of a symmetric stencil."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from solvers.multigrid import symmetric, transfer
-from solvers.multigrid.symmetric import Stencil, halo, window
+from solvers.multigrid.symmetric import Shape, Stencil, halo, window
 
-MAX_COARSEST = 8  # points per axis that are solved with a dense inverse
+MAX_COARSEST = 64  # unknowns that are solved with a dense inverse
 
 
 class Level(NamedTuple):
-    """One level that has a coarser one: even sizes, fields with halo."""
+    """One level that has a coarser one.
+
+    Attributes:
+        stencil: A, of even sizes, with halo.
+        smoother: W [*m], see `symmetric.row_sum_weights`.
+        weights: interpolation from the coarser level.
+        shape: unknowns per axis, without those that make the sizes even.
+    """
 
     stencil: Stencil
     smoother: jax.Array
     weights: transfer.Weights
+    shape: Shape
 
 
 class Hierarchy(NamedTuple):
@@ -24,24 +33,38 @@ class Hierarchy(NamedTuple):
 
     levels: tuple[Level, ...]
     coarsest_inverse: jax.Array
+    periodic: tuple[int, ...]
 
 
-def build_hierarchy(stencil: Stencil) -> Hierarchy:
-    """Coarsens a stencil of even sizes (see `symmetric.pad_to_even`) to the end."""
+def build_hierarchy(
+    values: Stencil, periodic: tuple[int, ...] = (), *, singular: bool = False
+) -> Hierarchy:
+    """Coarsens a stencil to the end.
+
+    Args:
+        values: [*n] per offset of `symmetric.half`, without halo; symmetric positive
+            definite, entries that leave the grid zero, diagonal of the order of 1.
+        periodic: axes that wrap around.
+        singular: whether A maps constants to zero; the cycle then stays definite.
+    """
     levels = []
-    while max(window(stencil[symmetric.CENTER]).shape) > MAX_COARSEST:
-        weights = transfer.interpolation_weights(stencil)
+    while math.prod(shape := values[symmetric.center_of(values)].shape) > MAX_COARSEST:
+        stencil = symmetric.pad_to_even(values, periodic)
+        weights = transfer.interpolation_weights(stencil, periodic)
         smoother = symmetric.row_sum_weights(stencil)
         smoother = jax.lax.optimization_barrier(smoother)
-        levels.append(Level(stencil, smoother, weights))
-        coarse = transfer.galerkin(stencil, weights)
-        shape = coarse[symmetric.CENTER].shape
-        stencil = symmetric.pad_to_even(coarse, shape)
-    return Hierarchy(tuple(levels), _inverse_spd(symmetric.dense(stencil)))
+        levels.append(Level(stencil, smoother, weights, shape))
+        values = transfer.galerkin(stencil, weights, periodic)
+        values = jax.lax.optimization_barrier(values)
+    stencil = {offset: halo(a, periodic) for offset, a in values.items()}
+    matrix = symmetric.dense(stencil, periodic)
+    if singular:
+        matrix += jnp.mean(jnp.diag(matrix)) / len(matrix)
+    return Hierarchy(tuple(levels), _inverse_spd(matrix), periodic)
 
 
 def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
-    """Approximates A^-1 b, [m1, m2]; linear, symmetric and positive in b.
+    """Approximates A^-1 b, [*n]; linear, symmetric and positive in b.
 
     One row-sum Jacobi step from zero before and one after the coarse correction.
     """
@@ -49,20 +72,19 @@ def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
 
 
 def _cycle(hierarchy, index, b):
-    """The cycle from level `index` on."""
+    """The cycle from level `index` on, for b [*n] of that level."""
     if index == len(hierarchy.levels):
         return (hierarchy.coarsest_inverse @ b.ravel()).reshape(b.shape)
-    stencil, W, weights = hierarchy.levels[index]
-    x = halo(W * b)
-    r = halo(b - symmetric.apply(stencil, x))
-    b_coarse = transfer.restrict(weights, r)
-    shape = b_coarse.shape
-    grow = [(0, m - n) for m, n in zip(symmetric.even_shape(shape), shape, strict=True)]
-    b_coarse = jax.lax.optimization_barrier(jnp.pad(b_coarse, grow))
-    e = halo(_cycle(hierarchy, index + 1, b_coarse))
-    e = e[: shape[0] + 2, : shape[1] + 2]  # its decoupled unknowns are zero: a halo
-    x = halo(window(x) + transfer.interpolate(weights, e))
-    return window(x) + W * (b - symmetric.apply(stencil, x))
+    stencil, W, weights, shape = hierarchy.levels[index]
+    periodic = hierarchy.periodic
+    grow = [(0, m - n) for m, n in zip(W.shape, shape, strict=True)]
+    b = jax.lax.optimization_barrier(jnp.pad(b, grow))
+    x = halo(W * b, periodic)
+    r = halo(b - symmetric.apply(stencil, x), periodic)
+    e = halo(_cycle(hierarchy, index + 1, transfer.restrict(weights, r)), periodic)
+    x = halo(window(x) + transfer.interpolate(weights, e), periodic)
+    x = window(x) + W * (b - symmetric.apply(stencil, x))
+    return x[tuple(slice(n) for n in shape)]
 
 
 def _inverse_spd(matrix):

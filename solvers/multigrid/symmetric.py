@@ -1,61 +1,91 @@
-"""Symmetric nine-point stencils on one multigrid level, stored as halves with a halo.
+"""Symmetric stencils on one multigrid level, stored as halves with a halo.
 
-A stencil is a dict offset -> [m1 + 2, m2 + 2]. Entry (i + 1, j + 1) couples unknown
-(i, j) with (i, j) + offset; the opposite coupling is the same number, so only the
-offsets of `HALF` exist (five-point stencils have the first three). The halo is zero.
-Fields carry the same halo, so that every neighbour is a plain slice: on a CPU, XLA
-turns such passes into vector loops, and padding inside the pass halves their speed.
+In d = 1, 2 or 3 dimensions a stencil couples an unknown to the 3^d - 1 around it at
+most. It is a dict offset -> [m1 + 2, ..., md + 2], whose entry x + 1 couples unknown x
+with x + offset; the opposite coupling is the same number, so only the offsets of
+`half(d)` exist. The halo is zero, or wraps around along periodic axes. Fields carry the
+same halo, so that every neighbour is a plain slice: on a CPU, XLA turns such passes
+into vector loops, and padding inside the pass halves their speed.
 """
 
+import functools
+import itertools
 from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-HALF = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
-CENTER = HALF[0]
-Stencil = dict[tuple[int, int], jax.Array]
+Offset = tuple[int, ...]
+Shape = tuple[int, ...]
+Stencil = dict[Offset, jax.Array]
 
 
-def window(field: jax.Array, shift: tuple[int, int] = CENTER) -> jax.Array:
-    """Values [m1, m2] at x + shift, from a field [m1 + 2, m2 + 2] with its halo."""
-    (m1, m2), (s1, s2) = (n - 2 for n in field.shape), shift
-    return field[1 + s1 : 1 + s1 + m1, 1 + s2 : 1 + s2 + m2]
+@functools.cache
+def half(num_dims: int) -> tuple[Offset, ...]:
+    """The centre, then one of every two opposite offsets: its first step is +1."""
+    offsets = itertools.product((0, 1, -1), repeat=num_dims)
+    center = (0,) * num_dims
+    return (center, *(o for o in offsets if o > center and o != center))
 
 
-def halo(values: jax.Array) -> jax.Array:
-    """Adds one layer of zeros around [m1, m2] and makes XLA store the result.
+def center_of(stencil: Iterable[Offset]) -> Offset:
+    """The offset zero of as many axes as the stencil has."""
+    return (0,) * len(next(iter(stencil)))
 
-    Without the barrier XLA recomputes the producer in every consumer, once per
-    neighbour.
+
+def window(field: jax.Array, shift: Offset | None = None) -> jax.Array:
+    """Values [*m] at x + shift, from a field [*(m + 2)] with its halo."""
+    shift = shift or (0,) * field.ndim
+    return field[
+        tuple(slice(1 + s, s + n - 1) for s, n in zip(shift, field.shape, strict=True))
+    ]
+
+
+def halo(values: jax.Array, periodic: tuple[int, ...] = ()) -> jax.Array:
+    """Adds one layer around [*m] and makes XLA store the result.
+
+    Zeros, or the values of the other side along periodic axes. Without the barrier XLA
+    recomputes the producer in every consumer, once per neighbour.
     """
-    return jax.lax.optimization_barrier(jnp.pad(values, 1))
+    values = jnp.pad(
+        values, [(int(k not in periodic),) * 2 for k in range(values.ndim)]
+    )
+    for axis in periodic:
+        n = values.shape[axis]
+        ends = [jax.lax.slice_in_dim(values, i, i + 1, axis=axis) for i in (n - 1, 0)]
+        values = jax.lax.concatenate([ends[0], values, ends[1]], axis)
+    return jax.lax.optimization_barrier(values)
 
 
-def opposite(offset: tuple[int, int]) -> tuple[int, int]:
+def opposite(offset: Offset) -> Offset:
     """The offset of the coupling back."""
-    return (-offset[0], -offset[1])
+    return tuple(-o for o in offset)
 
 
-def full_offsets(stencil: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Offsets of the whole stencil, the stored half first."""
-    return [*stencil, *(opposite(o) for o in stencil if o != CENTER)]
+def full_offsets(stencil: Iterable[Offset]) -> list[Offset]:
+    """Offsets of the whole stencil, the stored half first, the centre before all."""
+    return [*stencil, *(opposite(o) for o in stencil if any(o))]
 
 
-def coupling(stencil: Stencil, offset: tuple[int, int]) -> jax.Array:
-    """Matrix entries [m1, m2] of every row towards x + offset."""
+def coupling(stencil: Stencil, offset: Offset) -> jax.Array:
+    """Matrix entries [*m] of every row towards x + offset."""
     if offset in stencil:
         return window(stencil[offset])
     return window(stencil[opposite(offset)], offset)
 
 
 def apply(stencil: Stencil, u: jax.Array) -> jax.Array:
-    """A u [m1, m2] for u [m1 + 2, m2 + 2] with its halo."""
-    total = window(stencil[CENTER]) * window(u)
+    """A u [*m] for u [*(m + 2)] with its halo."""
+    total = window(stencil[center_of(stencil)]) * window(u)
     for offset in full_offsets(stencil)[1:]:
         total += coupling(stencil, offset) * window(u, offset)
     return total
+
+
+def row_sums(stencil: Stencil) -> jax.Array:
+    """Sums [*m] of the rows: what A makes of a constant 1."""
+    return sum(coupling(stencil, offset) for offset in full_offsets(stencil))
 
 
 def row_sum_form(stencil: Stencil, dtype) -> Stencil:
@@ -65,57 +95,98 @@ def row_sum_form(stencil: Stencil, dtype) -> Stencil:
     row sums, and with them A u for smooth u, by far more than their own size.
     """
     rounded = {offset: values.astype(dtype) for offset, values in stencil.items()}
-    sums = sum(coupling(stencil, offset) for offset in full_offsets(stencil))
-    rounded[CENTER] = jnp.pad(sums, 1).astype(dtype)
+    rounded[center_of(stencil)] = jnp.pad(row_sums(stencil), 1).astype(dtype)
     return jax.lax.optimization_barrier(rounded)
 
 
 def apply_row_sum_form(stencil: Stencil, u: jax.Array) -> jax.Array:
-    """A u [m1, m2] from differences of neighbours, for u with its halo."""
+    """A u [*m] from differences of neighbours, for u with its halo."""
     here = window(u)
-    total = window(stencil[CENTER]) * here
+    total = window(stencil[center_of(stencil)]) * here
     for offset in full_offsets(stencil)[1:]:
         total += coupling(stencil, offset) * (window(u, offset) - here)
     return total
 
 
 def row_sum_weights(stencil: Stencil) -> jax.Array:
-    """Weights [m1, m2] of the smoother x + W (b - A x), W = 1.6 / sum_o |A_o|.
+    """Weights [*m] of the smoother x + W (b - A x), W = 1.6 / sum_o |A_o|.
 
     On rows whose sum is zero this is Jacobi damped by 0.8. The matrix scaled by its
     absolute row sums has its spectrum in (0, 1] for every SPD stencil, so the smoother
     always converges and keeps the cycle SPD; 0.8 / diagonal has no such guarantee on
-    the nine-point stencils of coarse levels.
+    the stencils of coarse levels.
     """
     total = sum(abs(coupling(stencil, offset)) for offset in full_offsets(stencil))
     return 1.6 / total
 
 
-def pad_to_even(stencil: Stencil, shape: tuple[int, int]) -> Stencil:
-    """Adds the halo, and decoupled unknowns up to even sizes, to values [n1, n2].
-
-    Decoupled unknowns have diagonal 1 and no couplings, so every formula holds for
-    them unchanged and their right-hand side and solution are zero.
-    """
-    grown = even_shape(shape)
-    width = [(1, 1 + m - n) for m, n in zip(grown, shape, strict=True)]
-    padded = {offset: jnp.pad(values, width) for offset, values in stencil.items()}
-    if grown != shape:
-        extra = np.ones(grown)
-        extra[: shape[0], : shape[1]] = 0
-        padded[CENTER] += jnp.pad(jnp.asarray(extra, padded[CENTER].dtype), 1)
-    return jax.lax.optimization_barrier(padded)
-
-
-def even_shape(shape: tuple[int, int]) -> tuple[int, int]:
+def even_shape(shape: Shape) -> Shape:
     """The next even size per axis."""
     return tuple(n + n % 2 for n in shape)
 
 
-def dense(stencil: Stencil) -> jax.Array:
+def pad_to_even(values: Stencil, periodic: tuple[int, ...] = ()) -> Stencil:
+    """Adds unknowns up to even sizes, then the halo, to values [*n] per offset.
+
+    New unknowns belong to no coarse grid (their index is odd). Beyond an end they are
+    decoupled: diagonal 1, no couplings, so that every formula holds for them unchanged
+    and their right-hand side and solution are zero. On a periodic axis they lie in the
+    link that closes it, see `_insert`.
+    """
+    center = center_of(values)
+    shape = values[center].shape
+    for axis in periodic:
+        if shape[axis] % 2:
+            values = _insert(values, axis)
+    shape = values[center].shape
+    grow = [(0, m - n) for m, n in zip(even_shape(shape), shape, strict=True)]
+    if any(high for _, high in grow):
+        values = {offset: jnp.pad(a, grow) for offset, a in values.items()}
+        extra = np.ones(even_shape(shape))
+        extra[tuple(slice(n) for n in shape)] = 0
+        values[center] += jnp.asarray(extra, values[center].dtype)
+    return {offset: halo(a, periodic) for offset, a in values.items()}
+
+
+def _insert(values, axis):
+    """Puts a layer of unknowns into the links that close a periodic axis, at its end.
+
+    Each link becomes two of twice its conductance. Where the stencil is a star (five
+    or seven points) elimination of the new unknowns gives back the matrix. Diagonal
+    links are led over the new unknown next to one of their ends, which they share with
+    straight ones; positive entries, which are no conductances, are left out. Both only
+    add energy, so that a definite matrix stays definite.
+    """
+    center = center_of(values)
+    n = values[center].shape[axis]
+    step = tuple(int(k == axis) for k in range(len(center)))
+    grow = [(0, int(k == axis)) for k in range(len(center))]
+    grown = {offset: jnp.pad(a, grow) for offset, a in values.items()}
+    first, last, new = ((*(slice(None),) * axis, i) for i in (0, n - 1, n))
+    across = [offset for offset in values if offset[axis]]
+    ends = {o: last if o[axis] > 0 else first for o in across}
+    for o in across:
+        grown[o] = grown[o].at[ends[o]].set(0.0)
+    for o in across:
+        link, end = values[o][ends[o]], ends[o]
+        side = o[:axis] + o[axis + 1 :]
+        far = jnp.roll(link, side, tuple(range(link.ndim)))
+        other = first if o[axis] > 0 else last
+        half_link = 2 * jnp.minimum(link, 0.0)
+        near = last if o[axis] > 0 else new
+        grown[step] = grown[step].at[near].add(half_link)
+        grown[o] = grown[o].at[new].add(half_link)
+        diagonal = grown[center].at[end].add(abs(link)).at[other].add(abs(far))
+        grown[center] = diagonal.at[new].add(-2 * half_link)
+    diagonal = grown[center]
+    return {**grown, center: jnp.where(diagonal == 0, 1.0, diagonal)}
+
+
+def dense(stencil: Stencil, periodic: tuple[int, ...] = ()) -> jax.Array:
     """The matrix [N, N] of a small stencil, row-major."""
-    shape = window(stencil[CENTER]).shape
+    center = stencil[center_of(stencil)]
+    shape = window(center).shape
     size = int(np.prod(shape))
-    units = jnp.eye(size, dtype=stencil[CENTER].dtype).reshape(size, *shape)
-    columns = jax.vmap(lambda unit: apply(stencil, jnp.pad(unit, 1)))(units)
+    units = jnp.eye(size, dtype=center.dtype).reshape(size, *shape)
+    columns = jax.vmap(lambda unit: apply(stencil, halo(unit, periodic)))(units)
     return columns.reshape(size, size).T

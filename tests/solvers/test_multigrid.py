@@ -11,27 +11,31 @@ from solvers.stencils import StencilOperator
 FAMILIES = ("constant", "two_phase", "white")
 
 
-def stencil_of(operator):
-    """Halves with halo and even sizes, in float64."""
-    planes = {
+def planes_of(operator):
+    """Halves [*n], in float64."""
+    return {
         o: jnp.asarray(operator.coefficients[0, ..., operator.offsets.index(o)])
-        for o in symmetric.HALF
+        for o in symmetric.half(len(operator.grid_shape))
         if o in operator.offsets
     }
-    return symmetric.pad_to_even(planes, operator.grid_shape)
+
+
+def stencil_of(operator):
+    """Halves with halo and even sizes, in float64."""
+    return symmetric.pad_to_even(planes_of(operator))
 
 
 def nine_point(shape, seed=0):
     """A random symmetric M-matrix with nine-point rows, and its stencil."""
     rng = np.random.default_rng(seed)
     halves = {}
-    for o in symmetric.HALF[1:]:
+    for o in symmetric.half(2)[1:]:
         plane = -rng.uniform(0.1, 1.0, shape)
         inside = np.zeros(shape, bool)
         inside[: shape[0] - o[0], max(0, -o[1]) : shape[1] - max(0, o[1])] = True
         halves[o] = np.where(inside, plane, 0.0)
     halves[0, 0] = np.ones(shape)
-    stencil = {o: jnp.pad(halves[o], 1) for o in symmetric.HALF}
+    stencil = {o: jnp.pad(halves[o], 1) for o in symmetric.half(2)}
     off = sum(
         abs(symmetric.coupling(stencil, o)) for o in symmetric.full_offsets(stencil)
     )
@@ -134,21 +138,19 @@ def test_interpolation_solves_the_one_dimensional_jump_exactly():
 
 
 @jax.jit
-def run_cycle(stencil, u):
-    hierarchy = cycles.build_hierarchy(stencil)
+def run_cycle(values, u):
+    hierarchy = cycles.build_hierarchy(values)
     return jax.vmap(lambda b: cycles.v_cycle(hierarchy, b))(u)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shape", [(21, 34), (17, 9)])
 def test_cycle_is_symmetric_and_positive(family, shape):
-    stencil = stencil_of(system(family, shape).operator)
-    scale = float(jnp.mean(stencil[0, 0]))
-    stencil = {o: a / scale for o, a in stencil.items()}
-    grown = symmetric.even_shape(shape)
-
-    u = np.random.default_rng(0).standard_normal((6, *grown))
-    Mu = np.asarray(run_cycle(stencil, u))
+    values = planes_of(system(family, shape).operator)
+    scale = float(jnp.mean(values[0, 0]))
+    values = {o: a / scale for o, a in values.items()}
+    u = np.random.default_rng(0).standard_normal((6, *shape))
+    Mu = np.asarray(run_cycle(values, u))
     gram = np.tensordot(u, Mu, axes=([1, 2], [1, 2]))
     assert abs(gram - gram.T).max() <= 1e-12 * abs(gram).max()
     assert np.linalg.eigvalsh(gram).min() > 0
