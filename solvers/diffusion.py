@@ -1,6 +1,7 @@
 """-div(a grad u) + c u in flux form on box grids, in any number of dimensions."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from solvers.boundaries import (
     sides_of,
     unknown_nodes,
 )
-from solvers.stencils import StencilOperator
+from solvers.stencils import StencilOperator, row_blocks
 
 FACE_MEANS = {
     "harmonic": lambda a, b: 2 * a * b / (a + b),
@@ -76,8 +77,9 @@ def diffusion_operator(
                 shape[other] = -1
                 link = link * volume.reshape(shape)
         links.append(link)
-    total = functools.reduce(np.multiply.outer, volumes)
-    return from_links(links, reaction * total, periodic_axes(boundaries, a.ndim))
+    if np.any(reaction):
+        reaction = reaction * functools.reduce(np.multiply.outer, volumes)
+    return from_links(links, reaction, periodic_axes(boundaries, a.ndim))
 
 
 def cell_diffusion(
@@ -157,9 +159,13 @@ def _links(
         wall: conductance to a Dirichlet side in units of a / h^2; None: a has it.
         depth: distance of the outer unknowns from the side in units of h.
     """
-    inner = mean(a[_along(axis, slice(None, -1))], a[_along(axis, slice(1, None))])
     ends = [a[_along(axis, side)] for side in (slice(None, 1), slice(-1, None))]
-    around, parts = mean(*ends), [inner / h**2]
+    around = mean(*ends)
+    pairs = [a[_along(axis, side)] for side in (slice(None, -1), slice(1, None))]
+    inner = np.empty(pairs[0].shape, around.dtype)
+    for rows in row_blocks(inner.shape):
+        inner[rows] = mean(pairs[0][rows], pairs[1][rows]) / h**2
+    parts = [inner]
     for number, (side, end) in enumerate(zip(pair, ends, strict=True)):
         if isinstance(side, Robin):
             part = side.alpha / (h * (1 + depth * side.alpha * h / end))
@@ -169,7 +175,7 @@ def _links(
             part = around / h**2 if side == "periodic" else np.zeros_like(end)
         if part is not None:
             parts.insert(len(parts) * number, part)
-    return np.concatenate(parts, axis)
+    return inner if len(parts) == 1 else np.concatenate(parts, axis)
 
 
 def _along(axis: int, window: slice) -> tuple:
@@ -197,16 +203,17 @@ def from_links(
     num_dims = len(links)
     shape = [links[0].shape[0] - 1, *links[0].shape[1:]]
     planes = np.zeros((2 * num_dims + 1, *shape))
-    for axis, link in enumerate(links):
+    pairs = [
+        [link[_along(axis, side)] for side in (slice(None, -1), slice(1, None))]
+        for axis, link in enumerate(links)
+    ]
+    for rows in row_blocks(shape):
         # One after the other: the rounding of the sum is part of the stored data.
-        planes[0] += link[_along(axis, slice(None, -1))]
-        planes[0] += link[_along(axis, slice(1, None))]
-        before, after = planes[2 * axis + 1], planes[2 * axis + 2]
-        inner = -link[_along(axis, slice(1, -1))]
-        before[_along(axis, slice(1, None))] = inner
-        after[_along(axis, slice(None, -1))] = inner
-        if axis in periodic:
-            before[_along(axis, slice(None, 1))] = -link[_along(axis, slice(None, 1))]
-            after[_along(axis, slice(-1, None))] = -link[_along(axis, slice(-1, None))]
-    planes[0] += reaction
+        for number, link in enumerate(itertools.chain(*pairs)):
+            planes[0][rows] += link[rows]
+            np.negative(link[rows], out=planes[1 + number][rows])
+        planes[0][rows] += reaction[rows] if np.ndim(reaction) else reaction
+    for axis in set(range(num_dims)) - set(periodic):
+        planes[2 * axis + 1][_along(axis, slice(None, 1))] = 0
+        planes[2 * axis + 2][_along(axis, slice(-1, None))] = 0
     return StencilOperator(np.moveaxis(planes, 0, -1)[None], star(num_dims), periodic)

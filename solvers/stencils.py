@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 FIVE_POINT = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-BLOCK_SIZE = 1 << 14  # unknowns; four float64 arrays of them fit into a core's cache
+BLOCK_SIZE = 1 << 14  # numbers: 128 KiB in float64
 
 
 @functools.partial(
@@ -252,6 +252,16 @@ def _csr_pattern(
     return pattern.data, pattern.indices, pattern.indptr
 
 
+def row_blocks(shape: Sequence[int]) -> list[slice]:
+    """Cuts the first axis so that a few float64 arrays of a block fit into the cache.
+
+    Elementwise work on large arrays takes half the time block by block.
+    """
+    height = max(1, BLOCK_SIZE // max(1, int(np.prod(shape[1:]))))
+    starts = range(0, shape[0], height)
+    return [slice(start, min(start + height, shape[0])) for start in starts]
+
+
 def _norms(values: np.ndarray) -> np.ndarray:
     """Euclidean norms [batch] of [batch, ...], bit for bit those of np.linalg.norm."""
     values = values.reshape(len(values), -1)
@@ -272,12 +282,12 @@ def _blocks(
         Number of an offset, rows i and columns i + offset as indices of [batch, *grid];
         the offsets of a row come in their order.
     """
-    blocks, height = [], max(1, BLOCK_SIZE // max(1, int(np.prod(shape[1:]))))
-    for first in range(0, shape[0], height):
+    blocks = []
+    for block in row_blocks(shape):
         for k, offset in enumerate(offsets):
             for here, there in _overlaps(offset, shape, periodic):
-                start = max(first, here[0].start)
-                stop = min(first + height, here[0].stop)
+                start = max(block.start, here[0].start)
+                stop = min(block.stop, here[0].stop)
                 shift = there[0].start - here[0].start
                 if start < stop:
                     rows, columns = (
