@@ -54,7 +54,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         text: a Python literal, or a bare string where the entry is one.
 
     Raises:
-        ConfigError: for an unknown key or a value of another type.
+        ConfigError: for an unknown key, a section, or a value of another type.
     """
     *parents, last = key.split(".")
     node = config
@@ -68,6 +68,11 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         if depth < len(parents):
             node = node[part]
     current = node[last]
+    if isinstance(current, ml_collections.ConfigDict):
+        raise ConfigError(
+            f"--config.{key}={text}: {key} is a section; set one of its keys, "
+            + ", ".join(f"--config.{key}.{name}" for name in sorted(current))
+        )
     try:
         value = text if isinstance(current, str) else ast.literal_eval(text)
         if value is None or isinstance(current, bool) != isinstance(value, bool):

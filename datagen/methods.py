@@ -17,18 +17,26 @@ class MethodError(ValueError):
     """A setting of `config.solver` is wrong or does not suit the problem."""
 
 
-def resolve(solver: Mapping[str, Any], problem, sizes: list[int]) -> dict[str, Any]:
+def resolve(
+    solver: Mapping[str, Any],
+    problem,
+    sizes: list[int],
+    choice: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Decides what `config.solver` leaves open.
 
     Args:
         solver: `config.solver`.
         problem: see `datagen.problems.base.Problem`.
         sizes: samples per split.
+        choice: what was chosen before, by measurement or in the plan that is gone on
+            with; None: `choose`.
 
     Returns:
         method, settings (keywords for `solvers.sequence.create`), preconditioner (a
         name, "none" if the method takes none), ordering, rtol, accept_rtol, maxiter
-        (None: the method's own), carries, and fallbacks, dicts of method and settings.
+        (None: the method's own), carries, fallbacks, dicts of method and settings, and
+        choice, see `choose`.
 
     Raises:
         MethodError: in one sentence that names the key.
@@ -40,6 +48,10 @@ def resolve(solver: Mapping[str, Any], problem, sizes: list[int]) -> dict[str, A
             f"config.solver: rtol is {solver['rtol']} and accept_rtol "
             f"{solver['accept_rtol']}; expected rtol <= accept_rtol < 1"
         )
+    choice = dict(choice or choose(solver, problem))
+    open_keys = [key for key, value in solver.items() if value == "auto"]
+    chosen = {k: v for k, v in choice["settings"].items() if k in open_keys}
+    solver = {**solver, **chosen, "method": choice["method"]}
     settings = method_settings("method", solver["method"], solver, problem)
     fallbacks = [
         {
@@ -52,6 +64,7 @@ def resolve(solver: Mapping[str, Any], problem, sizes: list[int]) -> dict[str, A
     methods = [("method", solver["method"])]
     methods += [("fallbacks", fallback["method"]) for fallback in fallbacks]
     check_number_type(methods, problem)
+    check_precision(methods)
     check_petsc_options("method", solver["method"], settings, problem)
     for fallback in fallbacks:
         check_petsc_options("fallbacks", *fallback.values(), problem)
@@ -81,7 +94,80 @@ def resolve(solver: Mapping[str, Any], problem, sizes: list[int]) -> dict[str, A
         "maxiter": solver["maxiter"] or None,
         "carries": carries,
         "fallbacks": fallbacks,
+        "choice": choice,
     }
+
+
+def choose(solver: Mapping[str, Any], problem) -> dict[str, Any]:
+    """The method of `config.solver`; "auto" by the table of `solvers.strategy`.
+
+    It is chosen for the systems of three fixed seeds among the methods that take what
+    else is asked for (a guess, a goal for the error), so that one config gives one
+    method on every machine.
+
+    Returns:
+        asked, method, settings (those of the table), reason, calibrated (whether it was
+        measured, see `datagen.calibrate`) and costs (of the measurement, else empty).
+
+    Raises:
+        MethodError: if no method takes what is asked for.
+    """
+    if (asked := solver["method"]) == "auto":
+        method, settings, reason = _by_table(solver, problem)
+    else:
+        method, settings, reason = asked, {}, "named in the config"
+    return {
+        "asked": asked,
+        "method": method,
+        "settings": settings,
+        "reason": reason,
+        "calibrated": False,
+        "costs": {},
+    }
+
+
+def _by_table(solver: Mapping[str, Any], problem):
+    """Method, settings and reason of `solvers.strategy` for a problem."""
+    from solvers import sequence, strategy
+
+    if not (systems := trials.sequence_start(problem)):
+        return strategy.Choice("direct", {}, "none of the samples tried is finite")
+    traits = strategy.describe(systems, spd=problem.matrices == "spd" or None)
+    wanted = named_settings(solver)
+    infos = sequence.METHODS.items()
+    without = {name for name, info in infos if not wanted <= set(info.settings)}
+    try:
+        return strategy.choose(traits, without=without)
+    except ValueError as error:
+        raise MethodError(
+            f"config.solver.method: {error}, which take no "
+            f"{' and '.join(sorted(wanted))}; use guess=none, stop=residual"
+        ) from error
+
+
+def named_settings(solver: Mapping[str, Any]) -> set[str]:
+    """Settings that a method must take for what else `config.solver` asks for."""
+    wanted = {"guess"} if solver["guess"] != "none" else set()
+    return wanted | ({"error_goal"} if solver["stop"] == "discretisation" else set())
+
+
+def check_precision(methods: list[tuple[str, str]]) -> None:
+    """Refuses methods that compute in float64 in JAX where JAX runs in 32 bit.
+
+    Raises:
+        MethodError: naming the key, the method and what to set.
+    """
+    for key, method in methods:
+        if not _info(method).grid:
+            continue
+        from solvers.precision import require_x64
+
+        try:
+            require_x64(method)
+        except RuntimeError as error:
+            raise MethodError(
+                f"config.solver.{key}: {error}; `python -m datagen` does that itself"
+            ) from error
 
 
 def method_settings(
@@ -99,6 +185,11 @@ def method_settings(
         info = sequence.method_info(method)
     except ValueError as error:
         raise MethodError(f"config.solver.{key}: {error}") from error
+    if method == "auto":
+        raise MethodError(
+            f"config.solver.{key}: auto is for config.solver.method alone; name "
+            "methods such as direct here"
+        )
     offered = {
         "m": solver["m"],
         "k": solver["k"],
@@ -122,7 +213,11 @@ def method_settings(
             tried = numbers if key == "method" else f"{numbers} (for {key}: {method})"
         raise MethodError(f"config.solver.{tried}: {error}") from error
     if STRENGTH[info.needs] > STRENGTH[problem.matrices]:
-        others = [n for n, other in sequence.METHODS.items() if _suits(other, problem)]
+        others = [
+            n
+            for n, other in sequence.METHODS.items()
+            if _suits(other, problem) and n != "auto"
+        ]
         raise MethodError(
             f"config.solver.{key}: {method} needs {WORDS[info.needs]} matrices, which "
             f"this problem does not promise ({problem.equation}); use "
@@ -164,7 +259,7 @@ def check_number_type(methods: list[tuple[str, str]], problem) -> None:
         others = [
             name
             for name, info in sequence.METHODS.items()
-            if info.complex_systems and _suits(info, problem)
+            if info.complex_systems and _suits(info, problem) and name != "auto"
         ]
         raise MethodError(
             f"config.solver.{key}: {method} solves real systems only and those of "

@@ -136,6 +136,7 @@ def make_plan(
     *,
     existing: Plan | None = None,
     watch: ordering.Watch = ordering.SILENT,
+    choice: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plans a data set; writes nothing.
 
@@ -146,16 +147,20 @@ def make_plan(
         root: folder of the data set.
         existing: a plan to go on with: its order is taken over without drawing.
         watch: sees every drawn sample go by; may raise to stop.
+        choice: a measured choice of the method, from `datagen.calibrate`; None: that
+            of the existing plan, or else by the table.
 
     Raises:
         PlanError: if the config is wrong, or its method does not suit the problem.
     """
-    config = json.loads(json.dumps(dict(config), default=_plain))
-    _check_config(config)
+    config = plain(config)
     problem = create_problem(config["problem"])
     steps = steps_of(problem)
     try:
-        solver = resolve(config["solver"], problem, list(config["splits"].values()))
+        if existing is not None and existing.config["solver"] == config["solver"]:
+            choice = existing.solver.get("choice")  # frozen, whatever the table says
+        sizes = list(config["splits"].values())
+        solver = resolve(config["solver"], problem, sizes, choice)
         known = existing and existing.solver.get("discretisation")
         solver = discretisation.frozen(config["solver"], problem, solver, known)
     except MethodError as error:
@@ -200,6 +205,17 @@ def make_plan(
     content["code"] = code_version()
     content["created_at"] = datetime.datetime.now(datetime.UTC).isoformat()
     return Plan(root, content, order, parents)
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A data config as plain dicts and lists, checked.
+
+    Raises:
+        PlanError: if a key is missing, unknown, or has a value of another kind.
+    """
+    config = json.loads(json.dumps(dict(config), default=_plain))
+    _check_config(config)
+    return config
 
 
 def plan_sha256(content: Mapping[str, Any]) -> str:

@@ -228,6 +228,13 @@ def describe_solver(plan: Plan) -> str:
     fallbacks = " then ".join(f["method"] for f in solver["fallbacks"]) or "none"
     line = f"method {' '.join([solver['method'], *words])}; ordering "
     line += f"{solver['ordering']}; fallbacks {fallbacks}"
+    if why := choice_words(solver):
+        line += f"\n{why}"
+    if solver["ordering"] != "none" and not solver["carries"]:
+        line += (
+            f"\nnote: {solver['method']} carries nothing from sample to sample, so "
+            f"ordering {solver['ordering']} saves it nothing"
+        )
     for split, steps in plan.content["sort_statistics"].items():
         if plan.config["splits"][split] == steps.get("not_sortable"):
             line += f"\norder of {split}: by id, no sample has finite features"
@@ -241,9 +248,15 @@ def describe_solver(plan: Plan) -> str:
     return line
 
 
+def choice_words(solver: dict[str, Any]) -> str:
+    """Why auto chose the method; empty where the config names it."""
+    choice = solver["choice"]
+    return f"auto chose it: {choice['reason']}" if choice["asked"] == "auto" else ""
+
+
 def milliseconds(seconds: float) -> str:
     """The time of a sample for people."""
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.2g} ms"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 def megabytes(num: float) -> str:

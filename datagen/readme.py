@@ -5,6 +5,7 @@ from typing import Any
 
 from datagen.plan import Plan
 from datagen.progress import (
+    choice_words,
     fallback_words,
     points,
     recycled,
@@ -39,7 +40,7 @@ def readme(plan: Plan, manifest: dict[str, Any]) -> str:
 {manifest["equation"]}
 
 {points(plan).capitalize()}, {manifest["dtype"]}.
-{_method(plan)}
+{_method(plan)}{_choice(plan)}
 Every accepted sample has a relative residual ||b - A x|| / ||b||, recomputed in float64
 before the cast, of at most {plan.solver["accept_rtol"]:g}; the largest is \
 {manifest["true_residual"].get("max", math.nan):.2e}.
@@ -113,6 +114,12 @@ def _method(plan: Plan) -> str:
         if num := sum(split.get("not_sortable", 0) for split in statistics.values()):
             text += f"; {num:.0f} samples without finite features come last"
     return f"{text}."
+
+
+def _choice(plan: Plan) -> str:
+    """A line on why this method, where the config left it open."""
+    why = choice_words(plan.solver)
+    return f"\n{why[0].upper()}{why[1:]}." if why else ""
 
 
 def _opening(plan: Plan) -> str:

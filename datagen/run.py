@@ -146,7 +146,7 @@ def adopt(plan: Plan, shard: Shard) -> Record | None:
         os.replace(file, folder / f"{shard.id}.{time.time_ns()}.damaged")
         log_event(plan, {"event": "damaged", "shard": shard.id, "cause": str(error)})
         return None
-    cost = _cost(ledger.now(), 0.0, 0.0, adopted=True)
+    cost = _cost(plan, ledger.now(), 0.0, 0.0, adopted=True)
     record = ledger.make_record(
         shard,
         file,
@@ -177,7 +177,8 @@ def run_shard(
         kind="shard",
         check=lambda path: _inspect(plan, shard, path),
     )
-    cost = _cost(began, time.process_time() - cpu, time.perf_counter() - wall) | more
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    cost = _cost(plan, began, cpu, wall) | more
     record = ledger.make_record(
         shard,
         file,
@@ -349,8 +350,11 @@ def _inspect(plan: Plan, shard: Shard, path) -> well.ShardSummary:
     )
 
 
-def _cost(start: str, cpu: float, wall: float, *, adopted: bool = False):
+def _cost(plan: Plan, start: str, cpu: float, wall: float, *, adopted: bool = False):
+    choice = plan.solver["choice"]
     return {
+        "method": choice["method"],
+        "reason": choice["reason"],
         "attempts": 1,
         "adopted": adopted,
         "start": start,
@@ -378,7 +382,7 @@ def provenance(solver: dict[str, Any]) -> dict[str, str]:
     petsc = (sequence.PETSC_PREFIX, *preconditioners.PETSC_PRECONDITIONERS)
     if any(name.startswith(petsc) for name in methods + names):
         versions["petsc4py"] = importlib.import_module("petsc4py").__version__
-    if "mg_pcg" in methods:
+    if any(sequence.method_info(method).grid for method in methods):
         versions["jax_backend"] = importlib.import_module("jax").default_backend()
     return versions
 

@@ -40,6 +40,21 @@ def systems(problem) -> Iterator[LinearSystem]:
             yield system
 
 
+def sequence_start(problem) -> list[LinearSystem]:
+    """A few systems for `solvers.strategy.describe`, always the same ones.
+
+    The first two follow one another when data are made: two steps of one sample where
+    a sample has several, which start from zero here, since matrices do not depend on
+    the step before; otherwise two samples.
+    """
+    found = list(systems(problem))
+    if found and problem.num_systems > 1:
+        sample = problem.sample(np.random.default_rng(0))
+        zero = np.zeros_like(found[0].rhs)
+        found[:1] = [problem.system(sample, 0), problem.system(sample, 1, zero)]
+    return found
+
+
 def complaint(name: str, *, frozen: bool, needs: str, problem) -> str:
     """What speaks against a preconditioner for a method and a problem.
 

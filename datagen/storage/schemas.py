@@ -105,7 +105,20 @@ PLAN = _record(
                     ),
                 },
             },
-            {"discretisation": _NUMBERS},  # where it is asked for
+            {
+                "discretisation": _NUMBERS,  # where it is asked for
+                # Not in the first data sets: how "auto" was decided.
+                "choice": _record(
+                    {
+                        "asked": {"type": "string"},
+                        "method": {"type": "string"},
+                        "settings": {"type": "object"},
+                        "reason": {"type": "string"},
+                        "calibrated": {"type": "boolean"},
+                        "costs": {"type": "object"},
+                    }
+                ),
+            },
         ),
         "sort": _record({"method": {"type": "string"}}, {"parents_sha256": _SHA256}),
         "sort_statistics": {"type": "object", "additionalProperties": _NUMBERS},
@@ -160,7 +173,12 @@ LEDGER = _record(
         "cpu_s": {"type": "number"},
         "wall_s": {"type": "number"},
     },
-    {"rungs": _COUNTS, "workers": _COUNT},  # not in the first data sets
+    {  # not in the first data sets
+        "rungs": _COUNTS,
+        "workers": _COUNT,
+        "method": {"type": "string"},
+        "reason": {"type": "string"},
+    },
 )
 
 MANIFEST = _record(

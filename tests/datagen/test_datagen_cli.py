@@ -67,8 +67,9 @@ def test_a_problem_without_promise_of_spd_matrices_refuses_cg(tmp_path, capsys):
     command += ["--config.problem.mode=fno_compat"]
     command += ["--config.problem.face_mean=arithmetic"]
     words = ["mg_pcg needs symmetric positive definite", "method=direct"]
-    check_refused(command, words, capsys)
-    assert main([*command, "--config.solver.method=direct"]) == 0
+    check_refused([*command, "--config.solver.method=mg_pcg"], words, capsys)
+    assert main(command) == 0
+    assert "method direct; ordering none" in capsys.readouterr().out
 
 
 def test_another_config_in_the_same_folder_is_refused(copied, config_file, capsys):

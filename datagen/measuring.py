@@ -1,0 +1,317 @@
+"""Times methods on the same few systems of a problem, interleaved and on one thread.
+
+A clock belongs here and in what is built on it, `explain` and `plan --calibrate`; how
+a plan is carried out never depends on one.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datagen import sorting
+from datagen.methods import MethodError, method_settings
+from solvers import sequence
+
+COMPILE_SECONDS = 60.0  # a compilation may take so long; it is not part of the budget
+MAX_SYSTEMS = 40  # of problems with many steps
+MAX_FACTORS_3D = 100_000  # unknowns: factors of more take minutes and gigabytes
+FACTORS = ("direct", "frozen_lu", "mumps")
+# Weak couplings dropped and one sweep of SOR: the best settings that we know for jumps
+# (docs/recycling.md), far ahead of the defaults.
+_GAMG = (
+    "petsc:-ksp_type cg -pc_type gamg -mg_levels_ksp_type richardson "
+    "-mg_levels_pc_type sor -mg_levels_ksp_max_it 1 -pc_gamg_reuse_interpolation 1 "
+)
+_MUMPS = "petsc:-ksp_type preonly -pc_factor_mat_solver_type mumps -pc_type "
+PETSC = {
+    "spd": {
+        "petsc cg+icc": "petsc:-ksp_type cg -pc_type icc",
+        "petsc cg+gamg tuned": _GAMG + "-pc_gamg_threshold 0.02",
+        "petsc cg+gamg plain": _GAMG
+        + "-pc_gamg_threshold 0.08 -pc_gamg_agg_nsmooths 0",
+        "petsc mumps": _MUMPS + "cholesky",
+    },
+    "symmetric": {"petsc mumps": _MUMPS + "lu"},
+    "general": {"petsc mumps": _MUMPS + "lu"},
+}
+# Beside every method as it is: what helps sweeps and slow drift.
+VARIANTS = {"bicgstab + guess": ("bicgstab", {"guess": "projection"})}
+
+
+class TooSlowError(Exception):
+    """A solve ran past its limit."""
+
+
+@dataclasses.dataclass
+class Measured:
+    """A method, and what it cost on the systems that it solved.
+
+    Attributes:
+        name: for tables.
+        method: name in `solvers.sequence`.
+        settings: its keywords.
+        refused: why it was not tried, or not used; empty if it was.
+        seconds: of every system solved, its set-up included.
+        iterations: of every system solved.
+        compile_seconds: what the very first call took beyond a later one.
+        num_bytes: growth of the process's peak memory while the first system was
+            solved, solver set-up included; None where the system does not tell.
+        residual: largest true relative residual.
+        missed: systems whose true residual is above the tolerance.
+        note: why it was stopped early; empty if it was not.
+    """
+
+    name: str
+    method: str
+    settings: dict[str, Any]
+    refused: str = ""
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    iterations: list[int] = dataclasses.field(default_factory=list)
+    compile_seconds: float = 0.0
+    num_bytes: int | None = None
+    residual: float = 0.0
+    missed: int = 0
+    note: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it solved all that it was given."""
+        return not self.refused and bool(self.seconds) and not self.missed
+
+    @property
+    def median(self) -> float:
+        """Median seconds per system."""
+        return statistics.median(self.seconds)
+
+    def cost(self, length: int) -> float:
+        """Seconds per system in a sequence of `length`.
+
+        What was measured stands for the beginning, where methods that carry build what
+        they carry; the median for the rest.
+        """
+        num = len(self.seconds)
+        if num >= length:
+            return sum(self.seconds) / num
+        return (sum(self.seconds) + (length - num) * self.median) / length
+
+
+def candidates(problem, solver, *, with_petsc: bool) -> list[Measured]:
+    """All methods that might solve a problem, those refused with the reason.
+
+    Args:
+        problem: see `datagen.problems.base.Problem`.
+        solver: `config.solver`, for the settings.
+        with_petsc: add methods of PETSc, if it is there.
+    """
+    pairs = {name: (name, {}) for name in sequence.METHODS if name != "auto"}
+    pairs |= VARIANTS
+    if with_petsc:
+        pairs |= {name: (text, {}) for name, text in PETSC[problem.matrices].items()}
+    found, num_dims = [], len(problem.axes)
+    num = int(np.prod([len(problem.coordinates[axis]) for axis in problem.axes]))
+    for name, (method, more) in pairs.items():
+        entry = Measured(name, method, {})
+        found.append(entry)
+        if num_dims == 3 and num > MAX_FACTORS_3D and name.endswith(FACTORS):
+            entry.refused = f"factors of {num} unknowns in 3-D are out of reach"
+            continue
+        try:
+            entry.settings = method_settings("method", method, solver, problem) | more
+        except MethodError as error:
+            text = str(error).partition(": ")[2]
+            entry.refused = text.partition(f" ({problem.equation})")[0]
+    return found
+
+
+def settings_of(method: str) -> set[str]:
+    """Keywords that a method takes."""
+    return set(sequence.method_info(method).settings)
+
+
+def samples_in_order(problem, draw: Callable[[int], Any], num: int) -> list[Any]:
+    """The first samples, each followed by the nearest one not yet taken."""
+    samples = [draw(i) for i in range(num)]
+    features = np.stack([np.ravel(problem.features(s)).astype(float) for s in samples])
+    return [samples[i] for i in sorting.order(features, "greedy").order]
+
+
+def measure(
+    entries: list[Measured],
+    problem,
+    samples: list[Any],
+    *,
+    rtol: float,
+    seconds: float,
+    poll: Callable[[], None] = lambda: None,
+) -> None:
+    """Solves the systems of the samples with all methods in turn; fills in the entries.
+
+    Every method meets every system in the same order, right after the others, to the
+    same true residual. A method stops early when it used up its share of the time, or
+    failed.
+
+    Args:
+        entries: from `candidates`; those refused are left alone.
+        problem: see `datagen.problems.base.Problem`.
+        samples: in the order to solve.
+        rtol: largest true relative residual.
+        seconds: for all together, compilation apart.
+        poll: called between solves; may raise to stop.
+    """
+    share = seconds / max(1, sum(not entry.refused for entry in entries))
+    solvers: dict[str, sequence.SequenceSolver] = {}
+    follows = getattr(problem, "starts_from_previous", False)
+    first = problem.system(samples[0], 0, None)
+    try:
+        for entry in entries:
+            poll()
+            if not entry.refused and (solver := _prepare(entry, first, rtol, share)):
+                solvers[entry.name] = solver
+        for sample, step, previous in _steps(problem, samples):
+            system = problem.system(sample, step, previous.x)
+            x0 = previous.x if follows else None
+            for entry in entries:
+                if entry.name not in solvers:
+                    continue
+                poll()
+                x = _timed(entry, solvers[entry.name], system, rtol, share, x0)
+                previous.offer(system, x)
+                if x is None or sum(entry.seconds) > share:
+                    entry.note = entry.note or f"stopped after {share:.0f} s"
+                    solvers.pop(entry.name).close()
+            previous.advance()
+            if not solvers:
+                break
+    finally:
+        for solver in solvers.values():
+            solver.close()
+
+
+class _Previous:
+    """The best solution of a step, for the next one."""
+
+    def __init__(self):
+        self.x, self._next, self._residual = None, None, np.inf
+
+    def offer(self, system, x) -> None:
+        if x is not None and (residual := system.relative_residual(x)) < self._residual:
+            self._next, self._residual = x, residual
+
+    def advance(self) -> None:
+        self.x, self._next, self._residual = self._next, None, np.inf
+
+
+def _steps(problem, samples) -> Iterator[tuple[Any, int, _Previous]]:
+    num = 0
+    for sample in samples:
+        previous = _Previous()
+        for step in range(problem.num_systems):
+            if num >= max(MAX_SYSTEMS, len(samples)) or (step and previous.x is None):
+                return
+            num += 1
+            yield sample, step, previous
+
+
+def _prepare(entry: Measured, system, rtol: float, share: float):
+    """Builds the solver, compiles it and measures its memory; None if it is no use."""
+    info = sequence.method_info(entry.method)
+    limit = COMPILE_SECONDS if info.grid else share
+    solver = sequence.create(entry.method, **entry.settings)
+    try:
+        if info.grid:  # these are compiled at the first call
+            began = time.perf_counter()
+            with _limit(limit):
+                solver.solve(system, rtol=rtol)
+            entry.compile_seconds = time.perf_counter() - began
+            solver.reset()
+        began = time.perf_counter()
+        with _limit(limit):
+            (_, record), entry.num_bytes = _with_memory(
+                lambda: solver.solve(system, rtol=rtol)
+            )
+        once = time.perf_counter() - began
+        entry.compile_seconds = max(0.0, entry.compile_seconds - once)
+        solver.reset()
+        if once <= share / 2:
+            return solver
+        entry.note = f"one system only, of a share of {share:.0f} s"
+        _take(entry, record, once, rtol)
+    except TooSlowError:
+        entry.refused = f"a system takes more than {limit:.0f} s"
+    except Exception as error:
+        entry.refused = " ".join(str(error).split()).partition(";")[0]
+    solver.close()
+    return None
+
+
+def _timed(entry, solver, system, rtol, share, x0):
+    """Solves one system; returns x, or None if that failed."""
+    began = time.perf_counter()
+    try:
+        with _limit(2 * share):
+            x, record = solver.solve(system, rtol=rtol, x0=x0)
+    except TooSlowError:
+        entry.note = f"a system took more than {2 * share:.0f} s"
+        return None
+    except Exception as error:
+        entry.refused = " ".join(str(error).split()).partition(";")[0]
+        return None
+    _take(entry, record, time.perf_counter() - began, rtol)
+    return x
+
+
+def _take(entry, record, seconds, rtol):
+    entry.seconds.append(seconds)
+    entry.iterations.append(record.iterations)
+    entry.residual = float(np.maximum(entry.residual, record.true_relative_residual))
+    entry.missed += not record.true_relative_residual <= rtol
+
+
+@contextlib.contextmanager
+def _limit(seconds: float):
+    """Raises `TooSlowError` after a time; compiled code is waited for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise TooSlowError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _with_memory(call: Callable[[], Any]) -> tuple[Any, int | None]:
+    """Result of a call, and by how much peak memory rose above what was there."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+        before = _status("VmRSS")
+    except (OSError, KeyError):
+        return call(), None
+    result = call()
+    return result, max(0, _status("VmHWM") - before)
+
+
+def _status(key: str) -> int:
+    """Bytes that Linux tells of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    table = dict(line.partition(":")[::2] for line in lines)
+    return int(table[key].split()[0]) * 1024

@@ -1,0 +1,104 @@
+"""Solves sequences with the method that `solvers.strategy` chooses for them."""
+
+import dataclasses
+
+import numpy as np
+
+from solvers import sequence
+from solvers.results import SolveRecord
+from solvers.strategy import Choice, Traits, choose, describe, methods_without_x64
+
+FALLBACK = "direct"
+
+
+class AutomaticSolver:
+    """Looks at the systems, chooses a method, and goes on with it.
+
+    The first system decides, and the second one again, since only two tell whether the
+    matrix stays or old factors are worth keeping. A system of another size or kind
+    starts afresh. What the chosen method does not solve is solved directly, where
+    factors fit. `record.method` names what solved a system, `record.status` ends with
+    the choice and its reason, `record.fallbacks` holds what failed before.
+
+    Args:
+        spd: promise that all matrices are symmetric positive definite, where diagonal
+            dominance does not show it (quadratic elements); None: look.
+    """
+
+    def __init__(self, *, spd: bool | None = None):
+        self.spd = spd
+        self.choice: Choice | None = None
+        self._traits: Traits | None = None
+        self._solvers: dict[tuple, sequence.SequenceSolver] = {}
+        self._first: sequence.LinearSystem | None = None
+        self._kind: tuple | None = None
+
+    def solve(
+        self,
+        system,
+        *,
+        rtol: float,
+        maxiter: int | None = None,
+        x0: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, SolveRecord]:
+        """Solves one system; see `solvers.sequence.SequenceSolver`."""
+        system.check()
+        self._decide(system)
+        method, _, reason = self.choice
+        limits = {"rtol": rtol, "maxiter": maxiter, "x0": x0}
+        x, record = self._solver(method).solve(system, **limits)
+        if not record.converged and method != FALLBACK and self._traits.factors_fit:
+            self._solver(method).reset()
+            failure = f"{method}: {record.status}"
+            x, record = self._solver(FALLBACK).solve(system, **limits)
+            tried = (failure, *record.fallbacks)
+            record = dataclasses.replace(record, fallbacks=tried)
+        status = f"{record.status}; auto chose {method}: {reason}"
+        return x, dataclasses.replace(record, status=status)
+
+    def reset(self) -> None:
+        """Drops what is carried, and the choice."""
+        for solver in self._solvers.values():
+            solver.reset()
+        self.choice = self._traits = self._first = self._kind = None
+
+    def close(self) -> None:
+        """Frees the solvers."""
+        for solver in self._solvers.values():
+            solver.close()
+        self._solvers = {}
+
+    def _decide(self, system) -> None:
+        """Chooses at the first system of a kind, and again at the second."""
+        kind = _kind(system)
+        if kind != self._kind:
+            self.reset()
+            self._kind, self._first = kind, system
+            systems = [system]
+        elif self._first is not None:
+            systems, self._first = [self._first, system], None
+        else:
+            return
+        self._traits = describe(systems, spd=self.spd)
+        missing = methods_without_x64()
+        self.choice = choose(self._traits, without=missing)
+        best = choose(self._traits)
+        if best.method != self.choice.method:
+            reason = (
+                f"{self.choice.reason} ({best.method} would be faster but computes in "
+                'float64: call jax.config.update("jax_enable_x64", True) first)'
+            )
+            self.choice = self.choice._replace(reason=reason)
+
+    def _solver(self, method: str) -> sequence.SequenceSolver:
+        settings = self.choice.settings if method == self.choice.method else {}
+        key = method, tuple(settings.items())
+        if key not in self._solvers:
+            self._solvers[key] = sequence.create(method, **settings)
+        return self._solvers[key]
+
+
+def _kind(system) -> tuple:
+    operator = system.operator
+    offsets = getattr(operator, "offsets", ()), getattr(operator, "periodic", ())
+    return system.rhs.shape, system.dtype, type(operator), offsets
