@@ -69,7 +69,9 @@ class NeumannField:
         num_modes: with the same generator state, a field of fewer modes is the
         truncation of one of more modes.
         """
-        return self._deviations * normal_modes(rng, self.num_modes, self.num_dims)
+        modes = normal_modes(rng, self.num_modes, self.num_dims)
+        modes *= self._deviations
+        return modes
 
     def variance(self) -> float:
         """Variance averaged over the box: the sum of all lambda_k."""
@@ -133,14 +135,19 @@ def cosine_series(
             f"has {len(shape)}"
         )
     nodes = location == "nodes"
-    modes = coefficients
+    modes = np.array(coefficients, np.float64)
     for axis, n in enumerate(shape):
-        modes = np.moveaxis(modes, axis, -1) * _norms(modes.shape[axis])
-        modes = _fold(modes, n, location)
-        # SciPy's sums carry a factor 2 in front of the modes with a partner -k.
-        modes[..., 1 : -1 if nodes else None] *= 0.5
-        modes = np.moveaxis(modes, -1, axis)
-    return scipy.fft.dctn(np.ascontiguousarray(modes), type=1 if nodes else 3)
+        # SciPy's sums carry a factor 2 in front of the modes with a partner -k; halves
+        # are exact, so they may come before the modes are folded.
+        factors = 0.5 * _norms(modes.shape[axis])
+        factors[:: n - 1 if nodes else n] *= 2
+        modes *= factors.reshape([-1 if i == axis else 1 for i in range(modes.ndim)])
+        if modes.shape[axis] != n:
+            modes = np.moveaxis(
+                _fold(np.moveaxis(modes, axis, -1), n, location), -1, axis
+            )
+    kind = 1 if nodes else 3
+    return scipy.fft.dctn(np.ascontiguousarray(modes), type=kind, overwrite_x=True)
 
 
 def low_modes(field: np.ndarray, location: str, num_modes: int) -> np.ndarray:
