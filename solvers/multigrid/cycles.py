@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from solvers.multigrid import symmetric, transfer
+from solvers.multigrid import rings, symmetric, transfer
 from solvers.multigrid.symmetric import Shape, Stencil, halo, window
 
-MAX_COARSEST = 64  # unknowns that are solved with a dense inverse
+MAX_COARSEST = 128  # unknowns that are solved with a dense inverse
 
 
 class Level(NamedTuple):
@@ -20,20 +20,28 @@ class Level(NamedTuple):
         smoother: W [*m], see `symmetric.row_sum_weights`.
         weights: interpolation from the coarser level.
         shape: unknowns per axis, without those that make the sizes even.
+        periodic: axes that wrap around.
     """
 
     stencil: Stencil
     smoother: jax.Array
     weights: transfer.Weights
     shape: Shape
+    periodic: tuple[int, ...]
 
 
 class Hierarchy(NamedTuple):
-    """Levels from fine to coarse, and the inverse [N, N] of the coarsest matrix."""
+    """All levels.
+
+    Attributes:
+        levels: from fine to coarse.
+        coarsest_inverse: inverse [N, N] of the coarsest matrix.
+        stretched: periodic axes whose length had to change, see `rings`.
+    """
 
     levels: tuple[Level, ...]
     coarsest_inverse: jax.Array
-    periodic: tuple[int, ...]
+    stretched: tuple[rings.Ring, ...] = ()
 
 
 def build_hierarchy(
@@ -47,20 +55,37 @@ def build_hierarchy(
         periodic: axes that wrap around.
         singular: whether A maps constants to zero; the cycle then stays definite.
     """
+    center = symmetric.center_of(values)
+    depth = num_levels(values[center].shape)
+    lengths = enumerate(values[center].shape)
+    stretched = tuple(rings.ring(k, n, depth) for k, n in lengths if k in periodic)
+    stretched = tuple(ring for ring in stretched if ring.inserted.any())
+    for ring in stretched:
+        values = rings.stretch(values, ring)
     levels = []
-    while math.prod(shape := values[symmetric.center_of(values)].shape) > MAX_COARSEST:
+    for _ in range(depth):
+        values, periodic = _without_short_rings(values, periodic)
+        shape = values[center].shape
         stencil = symmetric.pad_to_even(values, periodic)
         weights = transfer.interpolation_weights(stencil, periodic)
         smoother = symmetric.row_sum_weights(stencil)
         smoother = jax.lax.optimization_barrier(smoother)
-        levels.append(Level(stencil, smoother, weights, shape))
+        levels.append(Level(stencil, smoother, weights, shape, periodic))
         values = transfer.galerkin(stencil, weights, periodic)
         values = jax.lax.optimization_barrier(values)
     stencil = {offset: halo(a, periodic) for offset, a in values.items()}
     matrix = symmetric.dense(stencil, periodic)
     if singular:
         matrix += jnp.mean(jnp.diag(matrix)) / len(matrix)
-    return Hierarchy(tuple(levels), _inverse_spd(matrix), periodic)
+    return Hierarchy(tuple(levels), _inverse_spd(matrix), stretched)
+
+
+def num_levels(shape: Shape) -> int:
+    """How often a grid is coarsened until a dense inverse takes over."""
+    levels = 0
+    while math.prod(shape) > MAX_COARSEST:
+        shape, levels = tuple(-(-n // 2) for n in shape), levels + 1
+    return levels
 
 
 def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
@@ -68,15 +93,19 @@ def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
 
     One row-sum Jacobi step from zero before and one after the coarse correction.
     """
-    return jax.lax.optimization_barrier(_cycle(hierarchy, 0, b))
+    for ring in hierarchy.stretched:
+        b = ring.spread(b)
+    x = _cycle(hierarchy, 0, b)
+    for ring in hierarchy.stretched:
+        x = ring.collect(x)
+    return jax.lax.optimization_barrier(x)
 
 
 def _cycle(hierarchy, index, b):
     """The cycle from level `index` on, for b [*n] of that level."""
     if index == len(hierarchy.levels):
         return (hierarchy.coarsest_inverse @ b.ravel()).reshape(b.shape)
-    stencil, W, weights, shape = hierarchy.levels[index]
-    periodic = hierarchy.periodic
+    stencil, W, weights, shape, periodic = hierarchy.levels[index]
     grow = [(0, m - n) for m, n in zip(W.shape, shape, strict=True)]
     b = jax.lax.optimization_barrier(jnp.pad(b, grow))
     x = halo(W * b, periodic)
@@ -85,6 +114,15 @@ def _cycle(hierarchy, index, b):
     x = halo(window(x) + transfer.interpolate(weights, e), periodic)
     x = window(x) + W * (b - symmetric.apply(stencil, x))
     return x[tuple(slice(n) for n in shape)]
+
+
+def _without_short_rings(values, periodic):
+    """Ends the wrapping of axes that have length 1."""
+    shape = values[symmetric.center_of(values)].shape
+    for axis in periodic:
+        if shape[axis] == 1:
+            values = rings.fold(values, axis)
+    return values, tuple(axis for axis in periodic if shape[axis] > 1)
 
 
 def _inverse_spd(matrix):

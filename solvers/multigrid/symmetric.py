@@ -128,16 +128,12 @@ def even_shape(shape: Shape) -> Shape:
 def pad_to_even(values: Stencil, periodic: tuple[int, ...] = ()) -> Stencil:
     """Adds unknowns up to even sizes, then the halo, to values [*n] per offset.
 
-    New unknowns belong to no coarse grid (their index is odd). Beyond an end they are
-    decoupled: diagonal 1, no couplings, so that every formula holds for them unchanged
-    and their right-hand side and solution are zero. On a periodic axis they lie in the
-    link that closes it, see `_insert`.
+    New unknowns belong to no coarse grid (their index is odd) and are decoupled:
+    diagonal 1, no couplings, so that every formula holds for them unchanged
+    and their right-hand side and solution are zero. Periodic axes must be even, see
+    `solvers.multigrid.rings`.
     """
     center = center_of(values)
-    shape = values[center].shape
-    for axis in periodic:
-        if shape[axis] % 2:
-            values = _insert(values, axis)
     shape = values[center].shape
     grow = [(0, m - n) for m, n in zip(even_shape(shape), shape, strict=True)]
     if any(high for _, high in grow):
@@ -146,40 +142,6 @@ def pad_to_even(values: Stencil, periodic: tuple[int, ...] = ()) -> Stencil:
         extra[tuple(slice(n) for n in shape)] = 0
         values[center] += jnp.asarray(extra, values[center].dtype)
     return {offset: halo(a, periodic) for offset, a in values.items()}
-
-
-def _insert(values, axis):
-    """Puts a layer of unknowns into the links that close a periodic axis, at its end.
-
-    Each link becomes two of twice its conductance. Where the stencil is a star (five
-    or seven points) elimination of the new unknowns gives back the matrix. Diagonal
-    links are led over the new unknown next to one of their ends, which they share with
-    straight ones; positive entries, which are no conductances, are left out. Both only
-    add energy, so that a definite matrix stays definite.
-    """
-    center = center_of(values)
-    n = values[center].shape[axis]
-    step = tuple(int(k == axis) for k in range(len(center)))
-    grow = [(0, int(k == axis)) for k in range(len(center))]
-    grown = {offset: jnp.pad(a, grow) for offset, a in values.items()}
-    first, last, new = ((*(slice(None),) * axis, i) for i in (0, n - 1, n))
-    across = [offset for offset in values if offset[axis]]
-    ends = {o: last if o[axis] > 0 else first for o in across}
-    for o in across:
-        grown[o] = grown[o].at[ends[o]].set(0.0)
-    for o in across:
-        link, end = values[o][ends[o]], ends[o]
-        side = o[:axis] + o[axis + 1 :]
-        far = jnp.roll(link, side, tuple(range(link.ndim)))
-        other = first if o[axis] > 0 else last
-        half_link = 2 * jnp.minimum(link, 0.0)
-        near = last if o[axis] > 0 else new
-        grown[step] = grown[step].at[near].add(half_link)
-        grown[o] = grown[o].at[new].add(half_link)
-        diagonal = grown[center].at[end].add(abs(link)).at[other].add(abs(far))
-        grown[center] = diagonal.at[new].add(-2 * half_link)
-    diagonal = grown[center]
-    return {**grown, center: jnp.where(diagonal == 0, 1.0, diagonal)}
 
 
 def dense(stencil: Stencil, periodic: tuple[int, ...] = ()) -> jax.Array:
