@@ -244,6 +244,13 @@ METHODS: dict[str, Method] = {
     ),
     "direct": Method("solvers.direct:DirectSolver"),
     "frozen_lu": Method("solvers.frozen_lu:FrozenLU", GUESS, carries=True),
+    "fft_pcg": Method(
+        "solvers.fft_pcg:FFTPCG",
+        ("form", *ERROR, *GUESS),
+        needs="spd",
+        complex_systems=False,
+        grid=True,
+    ),
     "mg_pcg": Method(
         "solvers.multigrid.solver:MultigridPCG",
         (*ERROR, *GUESS),

@@ -1,0 +1,543 @@
+"""Conjugate gradients preconditioned by a constant-coefficient operator's inverse.
+
+Float64 outside, float32 inside: each refinement step takes the true float64 residual
+r, solves A e = r by conjugate gradients, and adds e to x.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from solvers import fast_diagonalization, reference
+from solvers.inputs import CHECK_INPUT, not_finite
+from solvers.precision import require_x64
+from solvers.results import SolveRecord, certify
+from solvers.roughness import largest_ratio
+from solvers.star import Star, along, planes_of, star_of, total_links
+from solvers.stencils import is_singular
+
+FORMS = ("auto", "scaled", "unscaled")
+SMOOTH = 0.5  # largest step of ln a with which "auto" takes the scaled form
+MAX_REFINEMENTS = 8
+INNER_RTOL = 1e-4  # further down, float32 residuals drift away from the true ones
+MAXITER = 100
+PATIENCE = 16  # iterations before slow convergence can end a solve
+HOPE = 1.5  # ... if it will take that many times the largest number of iterations
+BAD_INVERSE = 1e-6  # eigenvalues below, in units of the first one above 0, count as 0
+
+
+class FFTPCG:
+    """Solves symmetric positive (semi-)definite star stencils of mild coefficients.
+
+    A = -div(a grad) + c on a box grid in any dimension, with any mixture of walls,
+    closed, Robin and periodic sides, is scaled to D A D and preconditioned by the
+    inverse of L, the operator with constant a and c whose links are the mean ones.
+    L^-1 is applied by fast diagonalisation: one dense matrix per axis, that of the
+    sine, cosine or Fourier transform of its sides, which is faster than transforms by
+    FFT up to several hundred unknowns per axis. Iterations do not grow with the grid;
+    they depend on the form:
+
+    - "scaled", D = a^(-1/2) at the unknowns: on the smoothness of a, not its contrast.
+    - "unscaled", D = 1: on the square root of the contrast, not on the smoothness.
+    - "auto": "scaled" if ln a changes by less than 0.5 from one unknown to the next,
+      see `solvers.roughness.largest_step`.
+
+    A solve ends early, as not converged, if it would take far too many iterations.
+    Only the diagonal and the couplings to the next unknowns are read; the certificate
+    is taken with all, so a matrix that is not symmetric is reported as not converged.
+    Singular systems (closed or periodic without c) get the solution of mean zero.
+    Nothing is carried from one system to the next, so results do not depend on the
+    order. The first solve on each grid shape compiles for some seconds.
+
+    Args:
+        form: "auto", "scaled" or "unscaled".
+        estimate_error: whether records tell `algebraic_error`.
+        error_goal: largest accepted estimate of it; iterates further if need be.
+
+    Raises:
+        ValueError: for an unknown form, or a goal that is not positive.
+
+    References:
+        Concus, Golub (1973), Use of fast direct methods for the efficient numerical
+        solution of nonseparable elliptic equations, SIAM J. Numer. Anal. 10(6): scaling
+        and shift. Hestenes, Stiefel (1952), theorem 6:1: the decreases of the error.
+    """
+
+    def __init__(
+        self,
+        *,
+        form: str = "auto",
+        estimate_error: bool = False,
+        error_goal: float = math.inf,
+    ):
+        if form not in FORMS:
+            raise ValueError(f"form is {form!r}; known: {', '.join(map(repr, FORMS))}")
+        if not error_goal > 0:
+            raise ValueError(f"error_goal is {error_goal}; expected a number > 0")
+        self.form, self.error_goal = form, float(error_goal)
+        self.estimate_error = estimate_error or error_goal < math.inf
+        self._lines = {}  # what the sides of the last system looked like, per shape
+
+    def solve(
+        self,
+        system,
+        *,
+        rtol: float,
+        maxiter: int | None = None,
+        x0: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, SolveRecord]:
+        """Solves one system; see `solvers.sequence.SequenceSolver`.
+
+        Args:
+            system: a `LinearSystem` with a `StencilOperator` of batch 1.
+            rtol: largest accepted ||b - A x|| / ||b||.
+            maxiter: largest number of iterations; None: 100.
+            x0: [*grid] initial guess; None means zero.
+
+        Raises:
+            TypeError: if the operator is not a `StencilOperator`.
+            RuntimeError: if JAX runs in 32 bit.
+            ValueError: if it is not one star stencil, or if the right-hand side or x0
+                do not fit the grid.
+        """
+        arrays, singular = self._read(system, x0)
+        maxiter = MAXITER if maxiter is None else maxiter
+        start = time.perf_counter()
+        key = (arrays.b.shape, system.operator.periodic)
+        lines = self._lines.get(key) or _first_look(arrays, key[1])
+        while True:
+            out = _solve(
+                arrays,
+                _tables(lines),
+                _Limits(rtol, maxiter, self.error_goal),
+                singular,
+                periodic=key[1],
+                form=self.form,
+                estimate=self.estimate_error,
+            )
+            out = jax.device_get(out)
+            # The program looks at the sides itself: the verdict does not depend on the
+            # lines that it was given, so that at most one more run is needed.
+            found = reference.unit_lines(*key, out.ends, out.sides)
+            if found == lines:
+                break
+            lines = found
+        self._lines[key] = lines
+        seconds = time.perf_counter() - start
+        return out.x, _record(system, out, rtol, maxiter, singular, seconds)
+
+    def solve_batch(
+        self, systems: Sequence, *, rtol: float, maxiter: int | None = None
+    ) -> list[tuple[np.ndarray, SolveRecord]]:
+        """Solves many systems at once, for accelerators; on a CPU `solve` is faster.
+
+        Systems of one shape and one kind of sides share a program, in which those that
+        are done wait for the last one. The time of a record is its share of the whole.
+
+        Args:
+            systems: as `solve` takes them.
+            rtol: largest accepted ||b - A x|| / ||b||.
+            maxiter: largest number of iterations; None: 100.
+
+        Raises:
+            TypeError: as `solve`.
+            RuntimeError: as `solve`.
+            ValueError: as `solve`.
+        """
+        maxiter = MAXITER if maxiter is None else maxiter
+        groups, results = {}, [None] * len(systems)
+        for number, system in enumerate(systems):
+            arrays, singular = self._read(system, None)
+            key = (arrays.b.shape, system.operator.periodic)
+            lines = _first_look(arrays, key[1])
+            groups.setdefault((key, lines), []).append((number, arrays, singular))
+        for (key, lines), members in groups.items():
+            numbers, arrays, singular = zip(*members, strict=True)
+            start = time.perf_counter()
+            out = _solve_batch(
+                jax.tree.map(lambda *parts: np.stack(parts), *arrays),
+                _tables(lines),
+                _Limits(rtol, maxiter, self.error_goal),
+                np.asarray(singular),
+                periodic=key[1],
+                form=self.form,
+                estimate=self.estimate_error,
+            )
+            out = jax.device_get(out)
+            seconds = (time.perf_counter() - start) / len(members)
+            for k, number in enumerate(numbers):
+                one = jax.tree.map(lambda part, k=k: part[k], out)
+                rest = (rtol, maxiter, singular[k], seconds)
+                results[number] = one.x, _record(systems[number], one, *rest)
+        return results
+
+    def reset(self) -> None:
+        """Nothing is carried."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _read(self, system, x0):
+        diagonal, couplings = planes_of(system.operator, "fft_pcg")
+        require_x64("fft_pcg")
+        grid, values = system.operator.grid_shape, {"rhs": system.rhs, "x0": x0}
+        for name, array in values.items():
+            if array is not None and np.shape(array) != grid:
+                raise ValueError(
+                    f"{name} has shape {np.shape(array)}, but the grid is {grid}"
+                )
+        b = np.asarray(system.rhs, np.float64)
+        x0 = None if x0 is None else np.asarray(x0, np.float64)
+        return _Arrays(diagonal, couplings, b, x0), is_singular(system.operator)
+
+
+class _Arrays(NamedTuple):
+    """One system: planes as in `solvers.star.planes_of`, b and x0 [*grid] or None."""
+
+    diagonal: jax.Array
+    couplings: tuple[jax.Array, ...]
+    b: jax.Array
+    x0: jax.Array | None
+
+
+class _Limits(NamedTuple):
+    rtol: float
+    maxiter: int
+    error_goal: float
+
+
+class _Table(NamedTuple):
+    """One axis: basis of `Line`, its weights, and the least eigenvalue above zero."""
+
+    values: jax.Array
+    vectors: jax.Array
+    weights: jax.Array
+    gap: jax.Array
+
+
+class _Progress(NamedTuple):
+    """State of the refinement, in the units in which ||b|| = 1 and diag(A) is near 1.
+
+    Attributes:
+        x: [*grid].
+        r: b - A x.
+        norm: ||r||_2.
+        iterations: of all refinement steps.
+        refinements: their number.
+        breakdown: A is not positive definite.
+        stalled: given up.
+        decreases: [4] how much the last iterations decreased ||x - A^-1 b||_A^2, newest
+            last, -1 before that; None if not asked for.
+    """
+
+    x: jax.Array
+    r: jax.Array
+    norm: jax.Array
+    iterations: jax.Array
+    refinements: jax.Array
+    breakdown: jax.Array
+    stalled: jax.Array
+    decreases: jax.Array | None
+
+
+class _Output(NamedTuple):
+    x: jax.Array
+    norm: jax.Array
+    iterations: jax.Array
+    refinements: jax.Array
+    breakdown: jax.Array
+    stalled: jax.Array
+    error: jax.Array
+    ends: jax.Array
+    sides: jax.Array
+
+
+def _first_look(arrays, periodic):
+    """The lines of the reference operator, by NumPy."""
+    scale = 1 / _typical_diagonal(arrays.diagonal)
+    with np.errstate(all="ignore"):  # hopeless entries are reported later
+        parts = (c * scale for c in arrays.couplings)
+        star = star_of(arrays.diagonal * scale, tuple(parts), periodic)
+        ratios = reference.end_ratios(star)
+    return reference.unit_lines(arrays.b.shape, periodic, *ratios)
+
+
+def _typical_diagonal(diagonal):
+    """The mean of the middle plane: its sign and order of magnitude matter."""
+    return diagonal[diagonal.shape[0] // 2].mean()
+
+
+@functools.lru_cache(maxsize=32)
+def _tables(lines) -> tuple[_Table, ...]:
+    """Device arrays for the axes of a grid, vectors in float32."""
+    tables = []
+    for line in lines:
+        values, vectors = fast_diagonalization.basis(line)
+        above = values[values > 1e-9 * max(values.max(), 1e-9)]
+        gap = np.float64(above.min() if above.size else 1.0)
+        table = (values, vectors.astype(np.float32), line.weights(), gap)
+        tables.append(_Table(*map(jax.device_put, table)))
+    return tuple(tables)
+
+
+def _record(system, out, rtol, maxiter, singular, seconds):
+    advice = "try method 'mg_pcg' or 'direct'"
+    failure = ""
+    if out.breakdown:
+        failure = "A is not positive definite"
+        advice = "try method 'direct'; fft_pcg needs a symmetric positive definite A"
+    elif out.stalled:
+        failure = (
+            f"after {out.iterations} iterations the relative residual is "
+            f"{out.norm:.1e}, so that far more than {maxiter} are needed"
+        )
+    if singular and abs(system.rhs.sum()) > rtol * np.linalg.norm(system.rhs):
+        failure = "A is singular and b is not orthogonal to the constants"
+        advice = "subtract the mean from b"
+    if not np.isfinite(out.x).all() and (unusable := not_finite(system)):
+        failure, advice = unusable, CHECK_INPUT
+    return certify(
+        system,
+        out.x,
+        rtol=rtol,
+        advice=advice,
+        failure=failure,
+        method="fft_pcg",
+        iterations=int(out.iterations),
+        matvecs=int(out.iterations + out.refinements),
+        preconditioner_applications=int(out.iterations),
+        seconds=seconds,
+        relative_residual=float(out.norm),
+        algebraic_error=float(out.error),
+    )
+
+
+def _program(arrays, tables, limits, singular, *, periodic, form, estimate):
+    """Solves one system; returns `_Output`."""
+    scale = 1 / _typical_diagonal(arrays.diagonal)
+    norm_b = jnp.sqrt(jnp.vdot(arrays.b, arrays.b))
+    norm_b = jnp.where(norm_b == 0, 1.0, norm_b)
+    b = arrays.b / norm_b
+    b = b - jnp.where(singular, jnp.mean(b), 0.0)
+
+    def apply(x):
+        return scale * _apply_planes(arrays.diagonal, arrays.couplings, x, periodic)
+
+    parts = tuple(c * scale for c in arrays.couplings)
+    star = star_of(arrays.diagonal * scale, parts, periodic, jnp)
+    star = Star(*jax.tree.map(lambda a: a.astype(jnp.float32), star[:2]), periodic)
+    star = Star(*jax.lax.optimization_barrier(star[:2]), periodic)
+    ends, sides = reference.end_ratios(star, jnp)
+    D, scaled_star, precondition = _scaled_system(star, apply, tables, form)
+
+    def unfinished(s: _Progress):
+        error = _error(s, b)
+        more = (s.iterations < limits.maxiter) & (s.refinements < MAX_REFINEMENTS)
+        far = (s.norm > limits.rtol) | (error > limits.error_goal)
+        return far & more & ~s.breakdown & ~s.stalled
+
+    def refine(s: _Progress):
+        missing = 0.5 * limits.rtol / s.norm
+        if estimate:
+            missing = jnp.minimum(missing, 0.3 * limits.error_goal / _error(s, b))
+        y, s = _iterate(
+            lambda p: _apply_star(scaled_star, p),
+            precondition,
+            D * s.r,
+            s,
+            target=jnp.maximum(INNER_RTOL, missing),
+            limits=limits,
+        )
+        x = s.x + D * y
+        r = jax.lax.optimization_barrier(b - apply(x))
+        return s._replace(
+            x=x, r=r, norm=jnp.sqrt(jnp.vdot(r, r)), refinements=s.refinements + 1
+        )
+
+    x = jnp.zeros_like(b) if arrays.x0 is None else arrays.x0 / (norm_b * scale)
+    r = b if arrays.x0 is None else b - apply(x)
+    no, none = jnp.zeros((), bool), jnp.zeros((), int)
+    decreases = jnp.full(4, -1.0) if estimate else None
+    start = _Progress(x, r, jnp.sqrt(jnp.vdot(r, r)), none, none, no, no, decreases)
+    end = jax.lax.while_loop(unfinished, refine, start)
+    x = end.x - jnp.where(singular, jnp.mean(end.x), 0.0)
+    error = _error(end, b) if estimate else jnp.asarray(jnp.nan)
+    counts = (end.iterations, end.refinements, end.breakdown, end.stalled)
+    return _Output(x * (norm_b * scale), end.norm, *counts, error, ends, sides)
+
+
+_STATIC = ("periodic", "form", "estimate")
+_solve = jax.jit(_program, static_argnames=_STATIC)
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC)
+def _solve_batch(arrays, tables, limits, singular, **static):
+    """`_program` for arrays and `singular` with a leading batch axis."""
+    one = functools.partial(_program, **static)
+    return jax.vmap(one, in_axes=(0, None, None, 0))(arrays, tables, limits, singular)
+
+
+def _scaled_system(star, apply, tables, form):
+    """D [*grid], the star of D A D in float32 and M, an approximation of its inverse.
+
+    References:
+        Concus, Golub (1973), section 3: the shift is the mean of the potential that
+        the scaling brings, D div(a grad D), and of the reaction term.
+    """
+    num_dims = star.excess.ndim
+    weights = [table.weights.astype(jnp.float32) for table in tables]
+    typical = reference.typical_links(star, weights, _total)
+    smooth = jnp.asarray(form == "scaled")
+    if form == "auto":
+        ratios = [
+            largest_ratio(link, axis, axis in star.periodic, jnp)
+            for axis, link in enumerate(star.links)
+        ]
+        smooth = jnp.stack(ratios).max() <= math.exp(SMOOTH)
+    links = total_links(star)
+    degrees = reference.degrees(star, weights, typical, jnp)
+    usable = smooth & (links > 0) & (degrees > 0)
+    D = jnp.sqrt(jnp.where(usable, degrees / jnp.where(usable, links, 1.0), 1.0))
+    D = jax.lax.optimization_barrier(D.astype(jnp.float32))
+    # In float64: what remains of a sum of large terms decides on the smooth modes.
+    wide = D.astype(jnp.float64)
+    excess = (wide * apply(wide)).astype(jnp.float32)
+    scaled = []
+    for axis, link in enumerate(star.links):
+        halo = _halo(D, axis, axis in star.periodic)
+        before = halo[along(axis, slice(None, -1))]
+        scaled.append(link * before * halo[along(axis, slice(1, None))])
+    system = jax.lax.optimization_barrier((excess, tuple(scaled)))
+    core = reference.interior(star)
+    ratio = (excess / reference.volumes(weights))[core]
+    shift = jnp.maximum(_total(ratio) / ratio.size, 0.0)
+    values = shift
+    for axis, (t, table) in enumerate(zip(typical, tables, strict=True)):
+        values = values + reference.on_axis(t * table.values, axis, num_dims)
+    gaps = [t * table.gap for t, table in zip(typical, tables, strict=True)]
+    gap = jnp.stack([jnp.where(g > 0, g, jnp.inf) for g in gaps]).min()
+    values = jnp.where(values < BAD_INVERSE * gap, gap, values)
+    inverse = jax.lax.optimization_barrier((1 / values).astype(jnp.float32))
+    vectors = [table.vectors for table in tables]
+    return D, Star(*system, star.periodic), lambda r: _transformed(vectors, inverse, r)
+
+
+def _transformed(vectors, inverse, r):
+    """(Q_1 x Q_2 ...) inverse (Q_1 x Q_2 ...)^T r: every product moves an axis last."""
+    for Q in vectors:
+        r = jax.lax.dot_general(r, Q, (((0,), (0,)), ((), ())))
+    r = r * inverse
+    for Q in vectors:
+        r = jax.lax.dot_general(r, Q, (((0,), (1,)), ((), ())))
+    return r
+
+
+def _iterate(apply, precondition, r, s: _Progress, *, target, limits):
+    """Conjugate gradients on A y = r in float32 until ||r|| has fallen by `target`.
+
+    Returns:
+        y in float64, since rounding of y would be magnified by A, and `s` with its
+        counts, flags and decreases.
+    """
+    start = jnp.sqrt(jnp.vdot(r, r))
+    unit = jnp.where(start == 0, 1.0, start)
+    r = (r / unit).astype(jnp.float32)
+
+    def unfinished(state):
+        _, _, _, _, norm, s = state
+        more = (s.iterations < limits.maxiter) & ~s.breakdown & ~s.stalled
+        return (norm > target) & more
+
+    def step(state):
+        y, r, p, energy, _, s = state
+        z = precondition(r)
+        new = jnp.vdot(z, r)
+        p = jax.lax.optimization_barrier(z + new / energy * p)
+        q = jax.lax.optimization_barrier(apply(p))
+        curvature = jnp.vdot(p, q)
+        fine = (curvature > 0) & (new > 0)  # False for NaN
+        alpha = jnp.where(fine, new / curvature, 0.0)
+        y = y + (alpha * p).astype(y.dtype)
+        r = r - alpha * q
+        norm = jnp.sqrt(jnp.vdot(r, r))
+        iterations = s.iterations + 1
+        # At the mean rate so far; logarithms are negative.
+        rate = jnp.log(norm * s.norm) / iterations
+        late = HOPE * limits.maxiter * rate > jnp.log(limits.rtol)
+        decreases = s.decreases
+        if decreases is not None:
+            decrease = (alpha * new).astype(unit.dtype) * unit**2
+            decreases = jnp.append(decreases[1:], decrease)
+        s = s._replace(
+            iterations=iterations,
+            breakdown=~fine,
+            stalled=late & (iterations >= PATIENCE),
+            decreases=decreases,
+        )
+        return y, r, p, new, norm, s
+
+    y, p = jnp.zeros(r.shape), jnp.zeros_like(r)
+    infinite, one = jnp.full((), jnp.inf, r.dtype), jnp.ones((), r.dtype)
+    state = jax.lax.while_loop(unfinished, step, (y, r, p, infinite, one, s))
+    return state[0] * unit, state[-1]
+
+
+def _error(s: _Progress, b):
+    """Estimate of ||x - A^-1 b||_A / ||x||_A; 0 if not asked for.
+
+    The squared error is the sum of the decreases to come, which go on falling at the
+    rate of the last four, or for want of them at that of the residual.
+    """
+    if s.decreases is None:
+        return jnp.zeros(())
+    known = jnp.sum(s.decreases >= 0)
+    first = s.decreases[jnp.maximum(4 - known, 0)]
+    steps = jnp.maximum(known - 1, 1)
+    rate = jnp.where(known > 1, (s.decreases[-1] / first) ** (1 / steps), s.norm**2)
+    rate = jnp.minimum(rate, 0.95)
+    energy = jnp.vdot(s.x, b - s.r)
+    squared = s.decreases[-1] * rate / (1 - rate) / jnp.where(energy > 0, energy, 1.0)
+    return jnp.where(known > 0, jnp.sqrt(squared), jnp.where(s.norm > 0, jnp.inf, 0.0))
+
+
+def _total(values):
+    """The sum of all entries, by a dot product: sums are not vectorised on CPUs."""
+    return jnp.vdot(values, jnp.ones_like(values))
+
+
+def _halo(p, axis, periodic):
+    """One more entry at both ends of an axis: zero, or from the other end."""
+    width = [(0, 0)] * p.ndim
+    width[axis] = (1, 1)
+    return jnp.pad(p, width, mode="wrap" if periodic else "constant")
+
+
+def _apply_star(star, p):
+    q = star.excess * p
+    for axis, link in enumerate(star.links):
+        halo = _halo(p, axis, axis in star.periodic)
+        before = link[along(axis, slice(None, -1))]
+        after = link[along(axis, slice(1, None))]
+        q = q + before * (p - halo[along(axis, slice(None, -2))])
+        q = q + after * (p - halo[along(axis, slice(2, None))])
+    return q
+
+
+def _apply_planes(diagonal, couplings, x, periodic):
+    y = diagonal * x
+    for axis, coupling in enumerate(couplings):
+        if axis in periodic:
+            y = y + coupling * jnp.roll(x, -1, axis) + jnp.roll(coupling * x, 1, axis)
+            continue
+        first, last = along(axis, slice(None, -1)), along(axis, slice(1, None))
+        for source, width in ((last, (0, 1)), (first, (1, 0))):
+            widths = [(0, 0)] * x.ndim
+            widths[axis] = width
+            y = y + jnp.pad(coupling[first] * x[source], widths)
+    return y
