@@ -10,8 +10,10 @@ and the solver's estimate of its own error must reach the goal as well. Solution
 without such an estimate are held to the strict tolerances below.
 """
 
+import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,9 +85,13 @@ class Ladder:
     Args:
         problem: see `datagen.problems.base.Problem`.
         solver: `plan.solver`, see `datagen.methods.resolve`.
+
+    Attributes:
+        solve_seconds: CPU time inside the solvers so far, their certificates included.
     """
 
     def __init__(self, problem, solver: Mapping[str, Any]):
+        self.solve_seconds = 0.0
         self.problem = problem
         self.solver = solver
         self._solvers: dict[str, sequence.SequenceSolver] = {}
@@ -142,9 +148,10 @@ class Ladder:
         for rung, method, maxiter in self._rungs(self._carried):
             limits = self._limits(method)
             try:
-                x, record = self._solver(method).solve(
-                    system, rtol=limits.rtol, maxiter=maxiter, x0=x0
-                )
+                with self._timed():
+                    x, record = self._solver(method).solve(
+                        system, rtol=limits.rtol, maxiter=maxiter, x0=x0
+                    )
                 residual = true_residual(system, x)
                 if not (complaint := limits.complaint(residual, record)):
                     if rung <= MORE_ITERATIONS:
@@ -161,6 +168,14 @@ class Ladder:
         if record is not None:
             climb.add(record, residual)
         return False
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.process_time()
+        try:
+            yield
+        finally:
+            self.solve_seconds += time.process_time() - start
 
     def _rungs(self, carried: bool) -> Iterator[tuple[int, str, int | None]]:
         method, maxiter = self.solver["method"], self.solver["maxiter"]

@@ -165,7 +165,9 @@ def run_shard(
 ) -> Record:
     """Solves and commits one shard, and returns its ledger record."""
     began, wall, cpu = ledger.now(), time.perf_counter(), time.process_time()
-    content, rejected = solve_shard(plan, shard, problem, poll, on_sample)
+    content, rejected, solve_seconds = solve_shard(
+        plan, shard, problem, poll, on_sample
+    )
     for sample_id, solved in rejected.items():
         quarantine(plan, shard, sample_id, solved)
     image = well.encode(content)
@@ -178,7 +180,7 @@ def run_shard(
         check=lambda path: _inspect(plan, shard, path),
     )
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    cost = _cost(plan, began, cpu, wall) | more
+    cost = _cost(plan, began, cpu, wall) | {"solve_s": solve_seconds} | more
     record = ledger.make_record(
         shard,
         file,
@@ -194,11 +196,12 @@ def run_shard(
 
 def solve_shard(
     plan: Plan, shard: Shard, problem, poll: Callable[[], None], on_sample: SampleFn
-) -> tuple[well.ShardContent, dict[int, Solved]]:
+) -> tuple[well.ShardContent, dict[int, Solved], float]:
     """Solves the samples of a shard in order.
 
     Returns:
-        The content of the file, and the rejected samples by id.
+        The content of the file, the rejected samples by id, and the CPU seconds spent
+        inside solvers.
 
     Raises:
         RunError: if none of several samples could be solved, which no sample's bad luck
@@ -250,7 +253,7 @@ def solve_shard(
         step_name=plan.content["steps"]["name"],
         mesh=getattr(problem, "mesh", None),
     )
-    return content, rejected
+    return content, rejected, ladder.solve_seconds
 
 
 class States:

@@ -38,6 +38,10 @@ def describe(plan: Plan) -> str:
             lines.append(f"fallbacks {fallbacks}")
         worst = max(record["true_residual_max"] for record in records)
         lines.append(f"residual  {worst:.2e} at most, recomputed in float64")
+    if (costs := _costs(records)) is not None:
+        lines.append(
+            "cost      {:.1f} core-ms per sample, {:.1f} in solvers".format(*costs)
+        )
     if records and done < plan.num_samples:
         rate = _rate(records)
         left = duration((plan.num_samples - done) / rate) if rate else "unknown"
@@ -54,11 +58,21 @@ def _rungs(records: list[dict]) -> dict[str, int]:
     return counts
 
 
+def _costs(records: list[dict]) -> tuple[float, float] | None:
+    """CPU milliseconds per sample, and those inside solvers; None if none tells."""
+    timed = [record for record in records if "solve_s" in record]
+    if not timed:
+        return None
+    samples = sum(record["num_samples"] for record in timed)
+    cpu, solve = (sum(r[key] for r in timed) for key in ("cpu_s", "solve_s"))
+    return 1e3 * cpu / samples, 1e3 * solve / samples
+
+
 def _rate(records: list[dict]) -> float:
     """Samples per second of the last commits; an adopted file says nothing."""
     timed = [record for record in records if not record["adopted"]]
     recent = sorted(timed, key=lambda record: _seconds(record["end"]))[-NUM_RECENT:]
-    wall = sum(record["wall_s"] for record in recent)
+    wall = sum(record["wall_s"] / record.get("workers", 1) for record in recent)
     return sum(record["num_samples"] for record in recent) / wall if wall else 0.0
 
 

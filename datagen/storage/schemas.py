@@ -176,6 +176,7 @@ LEDGER = _record(
     {  # not in the first data sets
         "rungs": _COUNTS,
         "workers": _COUNT,
+        "solve_s": {"type": "number"},
         "method": {"type": "string"},
         "reason": {"type": "string"},
     },
