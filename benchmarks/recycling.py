@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--json", default=None, help="output file")
     args = parser.parse_args(argv)
     core = timing.pin_one_core()
-    switch_on_float64()
+    timing.switch_on_float64()
     rows, curves = [], {}
     print(LEGEND)
     for name in args.case or CASES:
@@ -244,13 +244,6 @@ def print_table(case: Case, rows: list[dict]) -> None:
             f"{row['matvecs_later']:8.1f} {1e3 * row['seconds']:8.2f} "
             f"{1e3 * row['seconds_later']:8.2f} {row['ratio_to_best_peer']:6.2f}{notes}"
         )
-
-
-def switch_on_float64() -> None:
-    """The solvers need it; call before JAX computes anything."""
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
 
 
 if __name__ == "__main__":

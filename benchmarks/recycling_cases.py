@@ -3,19 +3,13 @@
 import dataclasses
 from typing import Any
 
-CG_ICC = "petsc:-ksp_type cg -pc_type icc"
-CG_GAMG = "petsc:-ksp_type cg -pc_type gamg"
-# Weak couplings dropped, so that no aggregate reaches across a jump: 7 times fewer
-# iterations than the defaults. Smoothed aggregates win in 2-D, plain ones in 3-D.
-# The threshold decides: 0.02 and 0.08 were the best of 0.001 ... 0.12 for each.
-_SOR = (
-    "-mg_levels_ksp_type richardson -mg_levels_pc_type sor -mg_levels_ksp_max_it 1 "
-    "-pc_gamg_reuse_interpolation 1"
+from benchmarks.petsc_peers import (
+    CG_GAMG,
+    CG_GAMG_JUMPS,
+    CG_GAMG_PLAIN,
+    CG_ICC,
+    MUMPS,
 )
-CG_GAMG_JUMPS = f"{CG_GAMG} -pc_gamg_threshold 0.02 {_SOR}"
-CG_GAMG_PLAIN = f"{CG_GAMG} -pc_gamg_threshold 0.08 -pc_gamg_agg_nsmooths 0 {_SOR}"
-MUMPS = "petsc:-ksp_type preonly -pc_type cholesky -pc_factor_mat_solver_type mumps"
-MUMPS_LU = "petsc:-ksp_type preonly -pc_type lu -pc_factor_mat_solver_type mumps"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--json", default=None, help="output file")
     args = parser.parse_args(argv)
     core = timing.pin_one_core()
-    recycling.switch_on_float64()
+    timing.switch_on_float64()
     rows = []
     for case, context in cases(quick=args.quick):
         measured, _ = recycling.run_case(case, seed=args.seed)

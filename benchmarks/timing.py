@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -32,6 +32,13 @@ def pin_one_core() -> int | None:
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     return core
+
+
+def switch_on_float64() -> None:
+    """The solvers need it; call before JAX computes anything."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
 
 
 def hardware() -> dict:
@@ -62,10 +69,29 @@ def interleave(
     The first call of each holds compilation or analysis and stays apart as entry 0.
     Taking turns spreads slow phases of the machine over all methods alike.
     """
-    results = {name: [run(0)] for name, run in methods.items()}
-    for item in range(1, num + 1):
+    first = {name: [run(0)] for name, run in methods.items()}
+    rest = take_turns(methods, range(1, num + 1))
+    return {name: first[name] + rest[name] for name in methods}
+
+
+def take_turns(
+    methods: dict[str, Callable[[int], dict]],
+    items: Sequence[int],
+    limits: dict[str, int] | None = None,
+) -> dict[str, list[dict]]:
+    """Runs all methods in turn on one item after the other.
+
+    Args:
+        methods: what runs an item, by name.
+        items: the items.
+        limits: slow methods run only so many, spread over the items.
+    """
+    results, total = {name: [] for name in methods}, len(items)
+    for place, item in enumerate(items):
         for name, run in methods.items():
-            results[name].append(run(item))
+            limit = min((limits or {}).get(name, total), total)
+            if place * limit // total != (place + 1) * limit // total:
+                results[name].append(run(item))
     return results
 
 
@@ -76,26 +102,6 @@ def add_ratios(rows: list[dict], *, peers: set[str]) -> list[dict]:
         default=float("nan"),
     )
     return [{**row, "ratio_to_best_peer": best / row["seconds"]} for row in rows]
-
-
-def report(rows: list[dict], *, title: str, json_path: str | None, **context) -> None:
-    """Prints a table with the hardware below it, and writes both as JSON."""
-    machine = hardware()
-    print(title)
-    header = ("method", "seconds", "median", "first call", "its", "residual", "ratio")
-    print("{:24} {:>10} {:>10} {:>10} {:>6} {:>9} {:>6}".format(*header))
-    for row in rows:
-        print(
-            f"{row['method']:24} {row['seconds']:10.4f} {row['seconds_median']:10.4f} "
-            f"{row['seconds_first']:10.3f} {row['iterations']:6.1f} "
-            f"{row['true_residual_max']:9.1e} {row['ratio_to_best_peer']:6.2f}"
-            + ("" if row["accepted"] else "  NOT ACCEPTED")
-        )
-    print(
-        f"{machine['cpu']}, {machine['cores_used']} of {machine['cores_on_machine']} "
-        f"cores, load {machine['load_average']}, {machine['date']}"
-    )
-    write_json(json_path, title=title, rows=rows, **context)
 
 
 def write_json(json_path: str | None, *, title: str, rows: list[dict], **context):

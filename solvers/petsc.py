@@ -265,7 +265,10 @@ class DistributedRows:
 
 
 class HeldMatrix:
-    """A PETSc matrix with the arrays of a SciPy one; new values keep the object."""
+    """A PETSc matrix with the arrays of a SciPy one; new values keep the object.
+
+    The same values leave its state as it is, so that PETSc keeps what is built from it.
+    """
 
     def __init__(self):
         self.mat = self._pattern = self._values = None
@@ -277,8 +280,9 @@ class HeldMatrix:
             np.array_equal(a, b) for a, b in zip(pattern, self._pattern, strict=True)
         ):
             return False
-        np.copyto(self._values, A.data)  # the matrix reads this array
-        self.mat.stateIncrease()
+        if not np.array_equal(A.data, self._values):
+            np.copyto(self._values, A.data)  # the matrix reads this array
+            self.mat.stateIncrease()
         return True
 
     def create(self, A):
