@@ -244,6 +244,12 @@ METHODS: dict[str, Method] = {
     ),
     "direct": Method("solvers.direct:DirectSolver"),
     "frozen_lu": Method("solvers.frozen_lu:FrozenLU", GUESS, carries=True),
+    "fast_direct": Method(
+        "solvers.fast_direct:FastDirect",
+        needs="symmetric",
+        complex_systems=False,
+        grid=True,
+    ),
     "fft_pcg": Method(
         "solvers.fft_pcg:FFTPCG",
         ("form", *ERROR, *GUESS),
