@@ -9,7 +9,6 @@ from solvers.fast_diagonalization import Basis, basis, generalised_basis
 from solvers.star import Star, inner
 
 TOLERANCE = 1e-6  # relative: each refinement with the separable part gains that much
-ROUNDING = 64 * np.finfo(np.float64).eps
 
 
 class Factors(NamedTuple):
@@ -38,7 +37,7 @@ def separate(star: Star) -> Factors | str:
     cores = [
         inner(link, axis, axis in star.periodic) for axis, link in enumerate(star.links)
     ]
-    weights = [_weights(cores, axis) for axis in range(num_dims)]
+    weights = [_weights(cores, k, n) for k, n in enumerate(star.excess.shape)]
     lines = []
     for axis, core in enumerate(cores):
         across = _product(weights, axis)
@@ -57,7 +56,7 @@ def separate(star: Star) -> Factors | str:
         others = tuple(k for k in range(num_dims) if k != axis)
         parts.append((star.excess / volume).mean(others) - mean * (axis > 0))
     model = sum(reference.on_axis(p, k, num_dims) for k, p in enumerate(parts)) * volume
-    size = ROUNDING * sum(abs(link).max(initial=0.0) for link in star.links)
+    size = TOLERANCE * max(abs(link).max(initial=0.0) for link in star.links)
     if not _close(star.excess, model, size):
         return "reaction term or sides are no sums of functions of one coordinate"
     matrices = []
@@ -68,14 +67,14 @@ def separate(star: Star) -> Factors | str:
     return Factors(tuple(matrices), tuple(weights))
 
 
-def _weights(cores, axis):
+def _weights(cores, axis, n):
     """Relative size of the links along other axes, by position along this axis."""
     for other, core in enumerate(cores):
         if other != axis and core.size:
             sums = core.sum(tuple(k for k in range(core.ndim) if k != axis))
             if np.all(sums > 0):
                 return sums / sums.mean()
-    return np.ones(cores[axis - 1].shape[axis])
+    return np.ones(n)
 
 
 def _product(weights, axis):
