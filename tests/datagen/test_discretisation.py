@@ -329,3 +329,24 @@ def test_a_sample_that_is_not_solved_ends_the_estimate(estimating):
         discretisation.estimate(
             dataclasses.replace(SMOOTH, n=9), SOLVER | {"method": "estimating"}
         )
+
+
+@pytest.mark.slow
+def test_multigrid_stops_at_a_tenth_of_the_discretisation_error():
+    problem = Darcy(n=33, num_modes=12)
+    settings = asked(stop="discretisation", rtol=0.1, accept_rtol=0.1)
+    settings |= {"method": "mg_pcg"}
+    known = discretisation.estimate(problem, SOLVER)
+    early = resolve(settings, problem, [4])
+    early = discretisation.frozen(settings, problem, early, known)
+    late = {**early, "settings": {}, "rtol": 1e-8, "accept_rtol": 1e-7}
+    error = early["discretisation"]["error"]
+    ladders = [Ladder(problem, solver) for solver in (early, late)]
+    for seed in range(10, 13):
+        stopped, whole = (x.solve(np.random.default_rng(seed)) for x in ladders)
+        assert stopped.rung == whole.rung == PLANNED
+        assert 2 * stopped.total("iterations") <= whole.total("iterations")
+        assert stopped.algebraic_error <= 0.1 * error
+        exact = solution(problem, seed)
+        assert 1e-8 < relative(stopped.fields["solution"], exact) <= 0.1 * error
+        assert stopped.true_residual > 1e-6
