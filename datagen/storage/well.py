@@ -11,6 +11,7 @@ References:
 import dataclasses
 import hashlib
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ GROUPS = (
 SMALL_CHUNK, LARGE_CHUNK = 16 * 1024, 64 * 1024  # bytes
 # Fields of at most so many distinct values, or of one per so many points, compress.
 MAX_PHASES, POINTS_PER_VALUE = 16, 64
+READ_BYTES = 1 << 22  # read back at once
 DELTA = ":delta"
 
 QUALITY_COLUMNS = {
@@ -300,39 +302,75 @@ def _read_all(file: h5py.File, sample_ids: np.ndarray) -> ShardSummary:
     quality = {name: file["quality"][name][()] for name in QUALITY_COLUMNS}
     if not np.array_equal(quality["sample_id"], sample_ids):
         raise ShardError("the sample ids are not those of the plan")
-    accepted, digest, moments = quality["accepted"], hashlib.sha256(), {}
+    accepted, digest = quality["accepted"], hashlib.sha256()
+    moments: dict[str, list[float]] = {}
     for name in sorted(datasets):
         data = datasets[name]
-        values = np.ascontiguousarray(data[()])
-        digest.update(f"{name}\0{values.dtype.str}\0{values.shape}\0".encode())
-        digest.update(values.reshape(-1).view(np.uint8))
-        if name.startswith(("t0_fields/", "t1_fields/", "t2_fields/")):
-            if len(values) != len(sample_ids):
-                raise ShardError(f"{name} has {len(values)} samples")
-            field = data.name.rsplit("/")[-1]
-            moments[field] = _moments(name, values, accepted)
-            if data.attrs["time_varying"] and values.shape[1] > 1:
-                changes = np.diff(values, axis=1)
-                moments[f"{field}{DELTA}"] = _moments(name, changes, accepted)
+        shape = data.shape or (1,)
+        digest.update(f"{name}\0{data.dtype.str}\0{shape}\0".encode())
+        is_field = name.startswith(("t0_fields/", "t1_fields/", "t2_fields/"))
+        if is_field and len(data) != len(sample_ids):
+            raise ShardError(f"{name} has {len(data)} samples")
+        for first, values in _blocks(data):
+            digest.update(values.reshape(-1).view(np.uint8))
+            if is_field:
+                rows = first + np.flatnonzero(accepted[first : first + len(values)])
+                _add_moments(moments, data, first, values, rows)
     return ShardSummary(digest.hexdigest(), quality, moments)
 
 
-def _moments(name: str, values: np.ndarray, accepted: np.ndarray) -> list[float]:
-    """Count, mean and M2; sample by sample, so that memory stays small.
+def _blocks(data: h5py.Dataset) -> Iterator[tuple[int, np.ndarray]]:
+    """Reads a data set in blocks of rows, so that memory stays small.
 
-    Two passes per sample in float64 and Chan's merge between samples.
+    Yields:
+        Number of the first row and the rows, in a buffer that the next block reuses.
     """
-    total = [0.0, 0.0, 0.0]
-    for row in np.flatnonzero(accepted):
-        sample = values[row].astype(np.float64).ravel()
-        mean = float(sample.mean())
-        if not np.isfinite(mean):  # cheap, and exact: NaN and inf reach the mean
-            raise ShardError(f"{name} is not finite at row {row}")
-        sample -= mean
-        np.square(sample, out=sample)
-        # Not sample @ sample: BLAS sums in an order that depends on its threads.
-        total = merge_moments(total, [sample.size, mean, float(sample.sum())])
-    return total
+    if data.nbytes <= READ_BYTES or data.ndim == 0:
+        yield 0, np.ascontiguousarray(data[()])
+        return
+    per_chunk = data.chunks[0] if data.chunks else 1
+    chunk_bytes = per_chunk * data.nbytes // len(data)
+    num = per_chunk * max(1, READ_BYTES // chunk_bytes)
+    buffer = np.empty((num, *data.shape[1:]), data.dtype)
+    for first in range(0, len(data), num):
+        values = buffer[: len(data) - first]
+        data.read_direct(values, np.s_[first : first + len(values)])
+        yield first, values
+
+
+def _add_moments(moments, data: h5py.Dataset, first: int, values, rows) -> None:
+    """Merges the moments of a block of a field, and those of its changes in time.
+
+    Args:
+        moments: field -> moments so far.
+        data: the field.
+        first: number of the first row of the block.
+        values: [rows of the block, ...].
+        rows: numbers of the accepted rows in the block.
+    """
+    name = data.name.rsplit("/")[-1]
+    kinds = {name: values}
+    if data.attrs["time_varying"] and values.shape[1] > 1:
+        kinds[f"{name}{DELTA}"] = np.diff(values, axis=1)
+    for key, block in kinds.items():
+        total = moments.get(key, [0.0, 0.0, 0.0])
+        for row in rows:
+            if (added := _moments(block[row - first])) is None:
+                raise ShardError(f"{data.name[1:]} is not finite at row {row}")
+            total = merge_moments(total, added)
+        moments[key] = total
+
+
+def _moments(values: np.ndarray) -> list[float] | None:
+    """Count, mean and M2 of a sample, two passes in float64; None if not finite."""
+    sample = values.astype(np.float64).ravel()
+    mean = float(sample.mean())
+    if not np.isfinite(mean):  # cheap, and exact: NaN and inf reach the mean
+        return None
+    sample -= mean
+    np.square(sample, out=sample)
+    # Not sample @ sample: BLAS sums in an order that depends on its threads.
+    return [sample.size, mean, float(sample.sum())]
 
 
 def merge_moments(a: list[float], b: list[float]) -> list[float]:

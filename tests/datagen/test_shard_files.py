@@ -247,3 +247,19 @@ def test_the_size_told_beforehand_is_about_right(finished):
     assert well.stored_bytes(phases.astype(np.float32)) < smooth.nbytes / 2
     timing = run.time_sample(plan, plan.shards[0])
     assert 300 < timing.num_bytes < 500  # 324 of the solution and some phases
+
+
+@pytest.mark.parametrize("num_bytes", [1, 1000])
+def test_reading_in_blocks_finds_the_same(finished, monkeypatch, num_bytes):
+    plan = load_plan(finished)
+    shard = plan.shards[0]
+    arguments = {
+        "plan_sha256": plan.sha256,
+        "shard_id": shard.id,
+        "sample_ids": plan.sample_ids(shard),
+    }
+    whole = well.inspect(finished / shard.file, **arguments)
+    monkeypatch.setattr(well, "READ_BYTES", num_bytes)
+    parts = well.inspect(finished / shard.file, **arguments)
+    assert parts.content_sha256 == whole.content_sha256
+    assert parts.moments == whole.moments
