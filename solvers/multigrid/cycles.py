@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from solvers.multigrid import rings, symmetric, transfer
+from solvers.multigrid.coarsening import Schedule
 from solvers.multigrid.symmetric import Shape, Stencil, halo, window
 
 MAX_COARSEST = 128  # unknowns that are solved with a dense inverse
@@ -16,11 +17,12 @@ class Level(NamedTuple):
     """One level that has a coarser one.
 
     Attributes:
-        stencil: A, of even sizes, with halo.
+        stencil: A, with halo.
         smoother: W [*m], see `symmetric.row_sum_weights`.
         weights: interpolation from the coarser level.
         shape: unknowns per axis, without those that make the sizes even.
         periodic: axes that wrap around.
+        axes: axes that are coarsened; the sizes along them are even.
     """
 
     stencil: Stencil
@@ -28,6 +30,7 @@ class Level(NamedTuple):
     weights: transfer.Weights
     shape: Shape
     periodic: tuple[int, ...]
+    axes: tuple[int, ...]
 
 
 class Hierarchy(NamedTuple):
@@ -45,7 +48,11 @@ class Hierarchy(NamedTuple):
 
 
 def build_hierarchy(
-    values: Stencil, periodic: tuple[int, ...] = (), *, singular: bool = False
+    values: Stencil,
+    periodic: tuple[int, ...] = (),
+    *,
+    singular: bool = False,
+    coarsening: Schedule = (),
 ) -> Hierarchy:
     """Coarsens a stencil to the end.
 
@@ -54,24 +61,28 @@ def build_hierarchy(
             definite, entries that leave the grid zero, diagonal of the order of 1.
         periodic: axes that wrap around.
         singular: whether A maps constants to zero; the cycle then stays definite.
+        coarsening: see `coarsening.schedule`.
     """
     center = symmetric.center_of(values)
-    depth = num_levels(values[center].shape)
-    lengths = enumerate(values[center].shape)
-    stretched = tuple(rings.ring(k, n, depth) for k, n in lengths if k in periodic)
+    plan = coarsened_axes(values[center].shape, coarsening)
+    stretched = tuple(
+        rings.ring(k, n, sum(k in axes for axes in plan))
+        for k, n in enumerate(values[center].shape)
+        if k in periodic
+    )
     stretched = tuple(ring for ring in stretched if ring.inserted.any())
     for ring in stretched:
         values = rings.stretch(values, ring)
     levels = []
-    for _ in range(depth):
+    for axes in plan:
         values, periodic = _without_short_rings(values, periodic)
         shape = values[center].shape
-        stencil = symmetric.pad_to_even(values, periodic)
-        weights = transfer.interpolation_weights(stencil, periodic)
+        stencil = symmetric.pad_to_even(values, periodic, axes)
+        weights = transfer.interpolation_weights(stencil, periodic, axes)
         smoother = symmetric.row_sum_weights(stencil)
         smoother = jax.lax.optimization_barrier(smoother)
-        levels.append(Level(stencil, smoother, weights, shape, periodic))
-        values = transfer.galerkin(stencil, weights, periodic)
+        levels.append(Level(stencil, smoother, weights, shape, periodic, axes))
+        values = transfer.galerkin(stencil, weights, periodic, axes)
         values = jax.lax.optimization_barrier(values)
     stencil = {offset: halo(a, periodic) for offset, a in values.items()}
     matrix = symmetric.dense(stencil, periodic)
@@ -80,12 +91,17 @@ def build_hierarchy(
     return Hierarchy(tuple(levels), _inverse_spd(matrix), stretched)
 
 
-def num_levels(shape: Shape) -> int:
-    """How often a grid is coarsened until a dense inverse takes over."""
-    levels = 0
+def coarsened_axes(shape: Shape, coarsening: Schedule = ()) -> Schedule:
+    """Axes that each level coarsens until a dense inverse takes over."""
+    plan: list[tuple[int, ...]] = []
     while math.prod(shape) > MAX_COARSEST:
-        shape, levels = tuple(-(-n // 2) for n in shape), levels + 1
-    return levels
+        axes = tuple(range(len(shape)))
+        if len(plan) < len(coarsening):
+            axes = coarsening[len(plan)]
+        plan.append(axes)
+        even = symmetric.even_shape(shape, axes)
+        shape = tuple(n // 2 if k in axes else n for k, n in enumerate(even))
+    return tuple(plan)
 
 
 def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
@@ -105,12 +121,13 @@ def _cycle(hierarchy, index, b):
     """The cycle from level `index` on, for b [*n] of that level."""
     if index == len(hierarchy.levels):
         return (hierarchy.coarsest_inverse @ b.ravel()).reshape(b.shape)
-    stencil, W, weights, shape, periodic = hierarchy.levels[index]
+    stencil, W, weights, shape, periodic, axes = hierarchy.levels[index]
     grow = [(0, m - n) for m, n in zip(W.shape, shape, strict=True)]
     b = jax.lax.optimization_barrier(jnp.pad(b, grow))
     x = halo(W * b, periodic)
     r = halo(b - symmetric.apply(stencil, x), periodic)
-    e = halo(_cycle(hierarchy, index + 1, transfer.restrict(weights, r)), periodic)
+    r = transfer.restrict(weights, r, axes)
+    e = halo(_cycle(hierarchy, index + 1, r), periodic)
     x = halo(window(x) + transfer.interpolate(weights, e), periodic)
     x = window(x) + W * (b - symmetric.apply(stencil, x))
     return x[tuple(slice(n) for n in shape)]

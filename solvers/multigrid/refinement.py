@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from solvers.multigrid import cycles, pcg, symmetric
+from solvers.multigrid.coarsening import Schedule
 from solvers.multigrid.symmetric import Shape, Stencil
 
 MAX_REFINEMENTS = 6
@@ -26,12 +27,14 @@ class Kind(NamedTuple):
         singular: whether A maps constants to zero.
         inner: dtype of the conjugate gradients.
         estimate: whether the error is estimated.
+        coarsening: see `coarsening.schedule`.
     """
 
     periodic: tuple[int, ...]
     singular: bool
     inner: str
     estimate: bool
+    coarsening: Schedule = ()
 
 
 class Limits(NamedTuple):
@@ -135,7 +138,9 @@ def prepare(planes: Stencil, kind: Kind) -> tuple[Prepared, jax.Array]:
         values[center] += 1 - _grown(jnp.ones(shape), m)  # decoupled unknowns
     low = {offset: a.astype(jnp.float32) for offset, a in values.items()}
     low = jax.lax.optimization_barrier(low)
-    hierarchy = cycles.build_hierarchy(low, periodic, singular=kind.singular)
+    hierarchy = cycles.build_hierarchy(
+        low, periodic, singular=kind.singular, coarsening=kind.coarsening
+    )
     fine = {offset: symmetric.halo(a, periodic) for offset, a in values.items()}
     inner = symmetric.row_sum_form(fine, jnp.dtype(kind.inner))
     return Prepared(fine, inner, hierarchy, shape, kind), scale

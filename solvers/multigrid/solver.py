@@ -8,12 +8,13 @@ import jax
 import numpy as np
 
 from solvers.inputs import CHECK_INPUT, not_finite
-from solvers.multigrid import refinement, symmetric
+from solvers.multigrid import coarsening, refinement, symmetric
 from solvers.multigrid.refinement import Kind, Limits, Outcome
 from solvers.precision import require_x64
 from solvers.results import SolveRecord, certify
 from solvers.stencils import StencilOperator, is_singular
 
+VARIANTS = ("auto", "point")
 MAXITER = 200
 # Without a maxiter of the caller's, a solve ends as soon as its rate of convergence
 # asks for more iterations than this. In two dimensions a direct solve then costs less:
@@ -40,8 +41,12 @@ class MultigridPCG:
             `SolveRecord.algebraic_error`.
         error_goal: iterate until the estimate is below, too; implies it.
 
+        variant: "point" coarsens all axes on every level; "auto" looks at the
+            couplings of each system first, see `coarsening.schedule`.
+
     Raises:
-        ValueError: for another `inner`, or an error_goal that is not positive.
+        ValueError: for another `inner` or variant, or an error_goal that is not
+            positive.
     """
 
     def __init__(
@@ -50,14 +55,18 @@ class MultigridPCG:
         inner: str = "float32",
         estimate_error: bool = False,
         error_goal: float = math.inf,
+        variant: str = "auto",
     ):
         if inner not in ("float32", "float64"):
             raise ValueError(f"inner is {inner!r}; known: 'float32', 'float64'")
+        if variant not in VARIANTS:
+            raise ValueError(f"variant is {variant!r}; known: {', '.join(VARIANTS)}")
         if not error_goal > 0:
             raise ValueError(f"error_goal is {error_goal}; expected a number > 0")
         self.inner = inner
         self.estimate_error = estimate_error or error_goal < math.inf
         self.error_goal = error_goal
+        self.variant = variant
 
     def solve(
         self,
@@ -87,7 +96,7 @@ class MultigridPCG:
         b = _checked("rhs", system.rhs, system.operator)
         x = None if x0 is None else _checked("x0", x0, system.operator)
         start = time.perf_counter()
-        kind = self._kind(system.operator)
+        kind = self._kind(system.operator, [planes])
         limits = self._limits(rtol, maxiter, b.ndim)
         outcome = jax.device_get(refinement.solve(planes, b, x, limits, kind=kind))
         return self._report(system, outcome, rtol, time.perf_counter() - start)
@@ -114,7 +123,7 @@ class MultigridPCG:
         planes = [_upper_half(system.operator) for system in systems]
         require_x64("mg_pcg")
         start = time.perf_counter()
-        kinds = {self._kind(system.operator) for system in systems}
+        kinds = {self._kind(system.operator, planes) for system in systems}
         forms = {
             (tuple(p), system.operator.grid_shape)
             for p, system in zip(planes, systems, strict=True)
@@ -144,9 +153,11 @@ class MultigridPCG:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _kind(self, operator):
+    def _kind(self, operator, planes):
+        """What to compile for an operator that shares it with those of the planes."""
         periodic, singular = tuple(operator.periodic), is_singular(operator)
-        return Kind(periodic, singular, self.inner, self.estimate_error)
+        levels = coarsening.schedule(planes) if self.variant == "auto" else ()
+        return Kind(periodic, singular, self.inner, self.estimate_error, levels)
 
     def _limits(self, rtol, maxiter, num_dims):
         """Tolerance, error goal, iterations, and those that may be foreseen."""

@@ -19,6 +19,7 @@ import numpy as np
 Offset = tuple[int, ...]
 Shape = tuple[int, ...]
 Stencil = dict[Offset, jax.Array]
+Axes = tuple[int, ...] | None  # those that a level coarsens; None: all
 
 
 @functools.cache
@@ -120,25 +121,29 @@ def row_sum_weights(stencil: Stencil) -> jax.Array:
     return 1.6 / total
 
 
-def even_shape(shape: Shape) -> Shape:
-    """The next even size per axis."""
-    return tuple(n + n % 2 for n in shape)
+def even_shape(shape: Shape, axes: Axes = None) -> Shape:
+    """The next even size along the axes."""
+    axes = range(len(shape)) if axes is None else axes
+    return tuple(n + n % 2 * (k in axes) for k, n in enumerate(shape))
 
 
-def pad_to_even(values: Stencil, periodic: tuple[int, ...] = ()) -> Stencil:
-    """Adds unknowns up to even sizes, then the halo, to values [*n] per offset.
+def pad_to_even(
+    values: Stencil, periodic: tuple[int, ...] = (), axes: Axes = None
+) -> Stencil:
+    """Adds unknowns up to even sizes along the axes, then the halo.
 
-    New unknowns belong to no coarse grid (their index is odd) and are decoupled:
-    diagonal 1, no couplings, so that every formula holds for them unchanged
-    and their right-hand side and solution are zero. Periodic axes must be even, see
-    `solvers.multigrid.rings`.
+    Values are [*n] per offset. New unknowns belong to no coarse grid (their index is
+    odd) and are decoupled: diagonal 1, no couplings, so that every formula holds for
+    them unchanged and their right-hand side and solution are zero. Periodic axes that
+    are coarsened must be even, see `solvers.multigrid.rings`.
     """
     center = center_of(values)
     shape = values[center].shape
-    grow = [(0, m - n) for m, n in zip(even_shape(shape), shape, strict=True)]
+    even = even_shape(shape, axes)
+    grow = [(0, m - n) for m, n in zip(even, shape, strict=True)]
     if any(high for _, high in grow):
         values = {offset: jnp.pad(a, grow) for offset, a in values.items()}
-        extra = np.ones(even_shape(shape))
+        extra = np.ones(even)
         extra[tuple(slice(n) for n in shape)] = 0
         values[center] += jnp.asarray(extra, values[center].dtype)
     return {offset: halo(a, periodic) for offset, a in values.items()}

@@ -2,9 +2,11 @@
 
 Coarse points are the fine points whose indices are all even. Fine points fall into 2^d
 classes, the parities p of their indices; cell I holds the points 2 I + p, one of each
-class. Interpolation at a point of class p from the coarse point I + c, where c <= p, is
-the weight `weights[p][c]`, an array [*(M + 2)] over the cells with a halo as stencils
-have it; the class of zeros copies its coarse value and is left out.
+class. Where only some `axes` are coarsened, parities along the others are zero, and a
+cell has one index along them. Interpolation at a point of class p from the coarse point
+I + c, where c <= p, is the weight `weights[p][c]`, an array [*(M + 2)] over the cells
+with a halo as stencils have it; the class of zeros copies its coarse value and is left
+out.
 """
 
 import functools
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from solvers.multigrid.symmetric import (
+    Axes,
     Offset,
     Stencil,
     center_of,
@@ -28,16 +31,19 @@ Weights = dict[Offset, dict[Offset, jax.Array]]
 
 
 @functools.cache
-def classes(num_dims: int) -> tuple[Offset, ...]:
+def classes(num_dims: int, axes: Axes = None) -> tuple[Offset, ...]:
     """Parities, those with few odd indices first."""
-    parities = itertools.product((0, 1), repeat=num_dims)
+    choices = [(0, 1) if axes is None or k in axes else (0,) for k in range(num_dims)]
+    parities = itertools.product(*choices)
     return tuple(sorted(parities, key=lambda p: (sum(p), p)))
 
 
-def interpolation_weights(stencil: Stencil, periodic: tuple[int, ...] = ()) -> Weights:
+def interpolation_weights(
+    stencil: Stencil, periodic: tuple[int, ...] = (), axes: Axes = None
+) -> Weights:
     """Weights that make A e zero at fine points, from the stencil alone.
 
-    The stencil is first summed over the axes along which a point has an even index,
+    The stencil is first summed over the axes along which a point is not between others,
     which turns a strong jump across a line into the right one-dimensional weights. What
     is left couples the point to points with fewer odd indices, whose weights are known.
     Rows with an excess on the diagonal (next to a Dirichlet side) get weights that add
@@ -48,9 +54,9 @@ def interpolation_weights(stencil: Stencil, periodic: tuple[int, ...] = ()) -> W
         Dendy (1982), Black box multigrid, J. Comput. Phys. 48.
     """
     weights: Weights = {}
-    for parity in classes(len(center_of(stencil)))[1:]:
+    for parity in classes(len(center_of(stencil)), axes)[1:]:
         collapsed: dict = {}
-        for offset, a in _rows(stencil, parity).items():
+        for offset, a in rows(stencil, parity, axes).items():
             step = _times(offset, parity)
             collapsed[step] = collapsed[step] + a if step in collapsed else a
         pivot = collapsed.pop(center_of(stencil))
@@ -78,50 +84,60 @@ def interpolate(weights: Weights, e: jax.Array) -> jax.Array:
         pairs: dict = {}
         for parity in sorted(planes):
             pairs.setdefault(parity[:axis], []).append(planes[parity])
-        planes = {rest: _interleave(*pair, axis) for rest, pair in pairs.items()}
+        planes = {rest: _interleave(axis, *pair) for rest, pair in pairs.items()}
     return planes[()]
 
 
-def restrict(weights: Weights, r: jax.Array) -> jax.Array:
+def restrict(weights: Weights, r: jax.Array, axes: Axes = None) -> jax.Array:
     """P^T r [*M] for r [*(m + 2)] with its halo."""
-    total = _cells(r, (0,) * r.ndim)
+    total = strided(r, (0,) * r.ndim, axes)
     for parity, corners in weights.items():
         for c, w in corners.items():
             # The cell at distance -c reaches this coarse point with its weight c.
-            total += window(w, opposite(c)) * _cells(r, parity, opposite(c))
+            start = tuple(p - 2 * i for p, i in zip(parity, c, strict=True))
+            total += window(w, opposite(c)) * strided(r, start, axes)
     return total
 
 
 def galerkin(
-    stencil: Stencil, weights: Weights, periodic: tuple[int, ...] = ()
+    stencil: Stencil,
+    weights: Weights,
+    periodic: tuple[int, ...] = (),
+    axes: Axes = None,
 ) -> Stencil:
-    """P^T A P as values [*M] per offset of `half`, without halo.
+    """P^T A P as values [*M] per offset of `half` that can occur, without halo.
 
     Rows of A P at points with odd indices only vanish by the choice of the weights
     there, so they are left out.
     """
     num_dims = len(center_of(stencil))
+    parities = classes(num_dims, axes)
+    if all(parities[-1]):
+        parities = parities[:-1]
     products: dict = {}
     coarse: dict = {}
     for target in half(num_dims):
         terms = []
-        for parity in classes(num_dims)[:-1]:
+        for parity in parities:
             for c, w in _row_of_transfer(weights, parity).items():
                 key = parity, _plus(target, c)
                 if key not in products:
-                    products[key] = _product(stencil, weights, *key, periodic)
+                    products[key] = _product(stencil, weights, *key, periodic, axes)
                 if products[key] is not None:
                     here = window(products[key], opposite(c))
                     terms.append(here if w is None else window(w, opposite(c)) * here)
-        coarse[target] = functools.reduce(jnp.add, terms)
+        if terms:
+            coarse[target] = functools.reduce(jnp.add, terms)
     return coarse
 
 
-def _product(stencil, weights, parity, source, periodic):
+def _product(stencil, weights, parity, source, periodic, axes):
     """(A P)(x, coarse point of the cell + source) with halo, or None if all zero."""
     terms = []
-    for offset, a in _rows(stencil, parity).items():
-        shift, other = zip(*(divmod(i, 2) for i in _plus(parity, offset)), strict=True)
+    steps = _steps(len(parity), axes)
+    for offset, a in rows(stencil, parity, axes).items():
+        reached = zip(_plus(parity, offset), steps, strict=True)
+        shift, other = zip(*(divmod(i, step) for i, step in reached), strict=True)
         corner = _plus(source, opposite(shift))
         row = _row_of_transfer(weights, other)
         if corner in row:
@@ -135,38 +151,42 @@ def _row_of_transfer(weights, parity):
     return weights[parity] if any(parity) else {parity: None}
 
 
-def _rows(stencil, parity):
+def rows(stencil: Stencil, parity: Offset, axes: Axes = None) -> Stencil:
     """Matrix rows of all fine points of one class: offset -> [*M]."""
-    rows = {}
+    found = {}
     for offset in full_offsets(stencil):
         if offset in stencil:
-            rows[offset] = _cells(stencil[offset], parity)
+            found[offset] = strided(stencil[offset], parity, axes)
         else:
-            rows[offset] = _strided(stencil[opposite(offset)], _plus(parity, offset))
-    return rows
+            start = _plus(parity, offset)
+            found[offset] = strided(stencil[opposite(offset)], start, axes)
+    return found
 
 
-def _cells(field, parity, shift=None):
-    """Values [*M] at the points of one class, cells shifted by `shift`."""
-    shift = shift or (0,) * field.ndim
-    return _strided(field, tuple(p + 2 * s for p, s in zip(parity, shift, strict=True)))
-
-
-def _strided(field, start):
-    """Every second value of a field with halo, from fine index `start` on."""
+def strided(field: jax.Array, start: Offset, axes: Axes = None) -> jax.Array:
+    """Every second value along the axes of a field with halo, from `start` on."""
     return field[
         tuple(
-            slice(1 + s, 1 + s + n - 2, 2)
-            for s, n in zip(start, field.shape, strict=True)
+            slice(1 + s, 1 + s + n - 2, step)
+            for s, n, step in zip(
+                start, field.shape, _steps(field.ndim, axes), strict=True
+            )
         )
     ]
 
 
-def _interleave(even, odd, axis):
-    """Values of both parities along one axis, in turn.
+def _steps(num_dims, axes):
+    """Fine points per coarse point along each axis."""
+    return tuple(2 if axes is None or k in axes else 1 for k in range(num_dims))
+
+
+def _interleave(axis, even, odd=None):
+    """Values of both parities along one axis, in turn; the even ones if alone.
 
     On CPUs a sum of spread arrays is twice as fast as `stack` and `reshape`.
     """
+    if odd is None:
+        return even
     spread = [(0, 0, 0)] * even.ndim
     zero = jnp.zeros((), even.dtype)
     parts = []
