@@ -249,17 +249,28 @@ def test_the_size_told_beforehand_is_about_right(finished):
     assert 300 < timing.num_bytes < 500  # 324 of the solution and some phases
 
 
-@pytest.mark.parametrize("num_bytes", [1, 1000])
-def test_reading_in_blocks_finds_the_same(finished, monkeypatch, num_bytes):
-    plan = load_plan(finished)
-    shard = plan.shards[0]
+@pytest.mark.parametrize("num_rows", [1, 2, 3])
+def test_reading_in_blocks_finds_the_same(tmp_path, monkeypatch, num_rows):
+    values = np.random.default_rng(0).random((5, 65, 65), np.float32)
+    whole = content({"u": values})
+    whole.quality["accepted"][:] = [True, True, False, True, True]
+    path = tmp_path / "shard"
+    path.write_bytes(well.encode(whole))
     arguments = {
-        "plan_sha256": plan.sha256,
-        "shard_id": shard.id,
-        "sample_ids": plan.sample_ids(shard),
+        "plan_sha256": "0" * 64,
+        "shard_id": "train-00000",
+        "sample_ids": np.arange(5),
     }
-    whole = well.inspect(finished / shard.file, **arguments)
-    monkeypatch.setattr(well, "READ_BYTES", num_bytes)
-    parts = well.inspect(finished / shard.file, **arguments)
-    assert parts.content_sha256 == whole.content_sha256
-    assert parts.moments == whole.moments
+    one = well.inspect(path, **arguments)
+    monkeypatch.setattr(well, "READ_BYTES", num_rows * values[0].nbytes)
+    several = well.inspect(path, **arguments)
+    assert several.content_sha256 == one.content_sha256
+    assert several.moments == one.moments
+    accepted = values[[0, 1, 3, 4]].astype(np.float64)
+    squares = np.square(accepted - accepted.mean()).sum()
+    expected = [accepted.size, accepted.mean(), squares]
+    np.testing.assert_allclose(one.moments["u"], expected, rtol=1e-12)
+    values[4, 3, 3] = np.nan
+    path.write_bytes(well.encode(whole))
+    with pytest.raises(well.ShardError, match="not finite at row 4"):
+        well.inspect(path, **arguments)
