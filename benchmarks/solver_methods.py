@@ -60,7 +60,7 @@ class Bench:
         self.folder = pathlib.Path(folder)
         self.converted = [s._replace(operator=s.to_csr()) for s in systems]
         self.singular = stencils.is_singular(systems[0].operator)
-        # Direct peers know nothing of null spaces: one unknown is fixed for them.
+        # Direct methods and pyamg's AMG want regular matrices: one unknown is fixed.
         self.regular = self.converted
         if self.singular:
             self.regular = [_grounded(s) for s in self.converted]
@@ -128,27 +128,30 @@ class Bench:
             return {}
         known = self.peers.ask(do="peers")
         self._load()
+        rs, sa = ([(_label(v), v) for v in variants] for variants in (RS, SA))
         variants = {
-            "pyamg_rs_cg": RS,
-            "pyamg_sa_cg": SA,
-            "cholmod_reused": ({}, {"order": self._order()}),
-            "pardiso_reused": ({},),
+            "pyamg_rs_cg": rs,
+            "pyamg_sa_cg": sa,
+            "cholmod_reused": [
+                ("AMD", {}),
+                ("our nested dissection", {"order": self._order()}),
+            ],
+            "pardiso_reused": [("nested dissection", {})],
         }
         return {
             name: {
-                str(settings): lambda name=name, settings=settings: Foreign(
+                label: lambda name=name, settings=settings: Foreign(
                     name, settings, self
                 )
-                for settings in variants[name]
+                for label, settings in variants[name]
             }
             for name in known
         }
 
     def _load(self):
         """Writes the systems for the peers' process and has it read them."""
-        systems = self.converted + (self.regular if self.singular else [])
         paths = []
-        for number, one in enumerate(systems):
+        for number, one in enumerate(self.regular):
             A, path = one.operator, self.folder / f"system_{number}.npz"
             np.savez(
                 path, data=A.data, indices=A.indices, indptr=A.indptr, b=one.rhs.ravel()
@@ -254,10 +257,9 @@ class Foreign:
     def __call__(self, item: int) -> dict:
         """Solves one system over there."""
         bench, path = self._bench, self._bench.folder / "solution.npy"
-        direct = bench.singular and self._peer.endswith("reused")
         answer = bench.peers.ask(
             do="solve",
-            system=item + direct * len(bench.systems),
+            system=item,
             peer=self._peer,
             rtol=bench.rtol,
             settings=self._settings,
@@ -266,6 +268,12 @@ class Foreign:
         return bench.result(
             item, np.load(path), answer["seconds"], answer["iterations"]
         )
+
+
+def _label(settings):
+    """Settings of pyamg as text for the table."""
+    text = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return text.translate(str.maketrans("", "", "[]{}'")) or "defaults"
 
 
 def _grounded(system):

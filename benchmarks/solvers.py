@@ -15,6 +15,7 @@ timed is taken, per case.
 
 import argparse
 import dataclasses
+import math
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -203,11 +204,13 @@ def choose(name: str, variants: dict[str, Callable]) -> Entry | None:
         try:
             run = build()
             trials = [run(0)]
+            if math.isnan(trials[0]["true_residual"]):
+                raise ArithmeticError(trials[0].get("status", "no solution"))
             if not _hopeless(trials[0], best):
                 trials += _again(run)
         except (ImportError, ArithmeticError, RuntimeError, TypeError, ValueError) as e:
             reason = str(e).splitlines()[0]
-            print(f"skipping {name} {variant}: {reason}".replace(" :", ":"))
+            print(f"skipping {name}{f' ({variant})' * bool(variant)}: {reason}")
             getattr(run, "close", lambda: None)()
             continue
         entry = Entry(name, variant, run, trials)
