@@ -18,7 +18,7 @@ class Level(NamedTuple):
 
     Attributes:
         stencil: A, with halo.
-        smoother: W [*m], see `symmetric.row_sum_weights`.
+        smoother: W with halo, see `symmetric.row_sum_weights`.
         weights: interpolation from the coarser level.
         shape: unknowns per axis, without those that make the sizes even.
         periodic: axes that wrap around.
@@ -39,11 +39,13 @@ class Hierarchy(NamedTuple):
     Attributes:
         levels: from fine to coarse.
         coarsest_inverse: inverse [N, N] of the coarsest matrix.
+        coarsest_periodic: axes of that level that wrap around.
         stretched: periodic axes whose length had to change, see `rings`.
     """
 
     levels: tuple[Level, ...]
     coarsest_inverse: jax.Array
+    coarsest_periodic: tuple[int, ...] = ()
     stretched: tuple[rings.Ring, ...] = ()
 
 
@@ -79,16 +81,14 @@ def build_hierarchy(
         shape = values[center].shape
         stencil = symmetric.pad_to_even(values, periodic, axes)
         weights = transfer.interpolation_weights(stencil, periodic, axes)
-        smoother = symmetric.row_sum_weights(stencil)
-        smoother = jax.lax.optimization_barrier(smoother)
+        smoother = halo(symmetric.row_sum_weights(stencil), periodic)
         levels.append(Level(stencil, smoother, weights, shape, periodic, axes))
         values = transfer.galerkin(stencil, weights, periodic, axes)
-        values = jax.lax.optimization_barrier(values)
     stencil = {offset: halo(a, periodic) for offset, a in values.items()}
     matrix = symmetric.dense(stencil, periodic)
     if singular:
         matrix += jnp.mean(jnp.diag(matrix)) / len(matrix)
-    return Hierarchy(tuple(levels), _inverse_spd(matrix), stretched)
+    return Hierarchy(tuple(levels), _inverse_spd(matrix), periodic, stretched)
 
 
 def coarsened_axes(shape: Shape, coarsening: Schedule = ()) -> Schedule:
@@ -109,28 +109,54 @@ def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
 
     One row-sum Jacobi step from zero before and one after the coarse correction.
     """
+    inside = tuple(slice(n) for n in b.shape)
     for ring in hierarchy.stretched:
         b = ring.spread(b)
-    x = _cycle(hierarchy, 0, b)
+    x = window(cycle(hierarchy, 0, _grown(hierarchy, 0, b)))
     for ring in hierarchy.stretched:
         x = ring.collect(x)
-    return jax.lax.optimization_barrier(x)
+    return jax.lax.optimization_barrier(x[inside])
 
 
-def _cycle(hierarchy, index, b):
-    """The cycle from level `index` on, for b [*n] of that level."""
+def cycle(hierarchy: Hierarchy, index: int, b: jax.Array) -> jax.Array:
+    """The cycle from level `index` on.
+
+    Four passes over the level, and two fields stored besides the result: the first
+    smoothing step, W b, is computed wherever it is needed.
+
+    Args:
+        hierarchy: as built.
+        index: 0 is the finest level; the last is the one solved exactly.
+        b: [*(m + 2)] right-hand side of that level with its halo, m even.
+
+    Returns:
+        Approximate solution in the form of b.
+    """
     if index == len(hierarchy.levels):
-        return (hierarchy.coarsest_inverse @ b.ravel()).reshape(b.shape)
-    stencil, W, weights, shape, periodic, axes = hierarchy.levels[index]
-    grow = [(0, m - n) for m, n in zip(W.shape, shape, strict=True)]
-    b = jax.lax.optimization_barrier(jnp.pad(b, grow))
-    x = halo(W * b, periodic)
-    r = halo(b - symmetric.apply(stencil, x), periodic)
+        x = hierarchy.coarsest_inverse @ window(b).ravel()
+        return halo(x.reshape(window(b).shape), hierarchy.coarsest_periodic)
+    stencil, smoother, weights, _, periodic, axes = hierarchy.levels[index]
+    W, here = window(smoother), window(b)
+    r = halo(here - symmetric.apply(stencil, b, smoother), periodic)
     r = transfer.restrict(weights, r, axes)
-    e = halo(_cycle(hierarchy, index + 1, r), periodic)
-    x = halo(window(x) + transfer.interpolate(weights, e), periodic)
-    x = window(x) + W * (b - symmetric.apply(stencil, x))
-    return x[tuple(slice(n) for n in shape)]
+    e = cycle(hierarchy, index + 1, _grown(hierarchy, index + 1, r))
+    # Unknowns of e that make the size even are zero, as its halo is. Behind the barrier
+    # XLA does not share W b between its users, which would cost a pass.
+    here = window(jax.lax.optimization_barrier(b))
+    halves = (m // 2 if k in axes else m for k, m in enumerate(W.shape))
+    e = e[tuple(slice(m + 2) for m in halves)]
+    x = halo(W * here + transfer.interpolate(weights, e), periodic)
+    return halo(window(x) + W * (here - symmetric.apply(stencil, x)), periodic)
+
+
+def _grown(hierarchy, index, b):
+    """The form of b [*n] that `cycle` takes on a level."""
+    if index == len(hierarchy.levels):
+        return halo(b, hierarchy.coarsest_periodic)
+    level = hierarchy.levels[index]
+    shape = window(level.smoother).shape
+    grow = [(0, m - n) for m, n in zip(shape, b.shape, strict=True)]
+    return halo(jnp.pad(b, grow), level.periodic)
 
 
 def _without_short_rings(values, periodic):

@@ -64,6 +64,7 @@ def pcg(
     r: jax.Array,
     budget: Budget,
     *,
+    dot: Callable[[jax.Array, jax.Array], jax.Array] = jnp.vdot,
     x_dtype=None,
 ) -> PCGResult:
     """Solves A x = r from x = 0 for symmetric positive definite A and M.
@@ -77,6 +78,7 @@ def pcg(
         precondition: M, an approximation of A^-1; likewise.
         r: right-hand side.
         budget: when to stop.
+        dot: inner product; of windows, if arrays carry a halo that is not zero.
         x_dtype: dtype of x; None: that of r. Float64 keeps the rounding of x, which
             A magnifies, out of an iteration that is float32 otherwise.
 
@@ -90,21 +92,21 @@ def pcg(
 
     def step(s: _State):
         z = precondition(s.r)
-        beta = -jnp.vdot(z, s.q) / s.curvature  # q is zero in the first step
+        beta = -dot(z, s.q) / s.curvature  # q is zero in the first step
         p = jax.lax.optimization_barrier(z + beta * s.p)
         q = jax.lax.optimization_barrier(apply(p))
-        curvature = jnp.vdot(p, q)
+        curvature = dot(p, q)
         fine = curvature > 0  # False for NaN
-        alpha = jnp.where(fine, jnp.vdot(p, s.r) / curvature, 0.0)
+        alpha = jnp.where(fine, dot(p, s.r) / curvature, 0.0)
         x = s.x + (alpha * p).astype(s.x.dtype)
         r = s.r - alpha * q
-        norm = jnp.sqrt(jnp.vdot(r, r))
+        norm = jnp.sqrt(dot(r, r))
         iterations = s.iterations + 1
         stalled = _stalled(iterations, norm, budget)
         safe = jnp.where(fine, curvature, 1.0)
         return _State(x, r, p, q, safe, norm, iterations, ~fine, stalled)
 
-    zero, norm = jnp.zeros_like(r), jnp.sqrt(jnp.vdot(r, r))
+    zero, norm = jnp.zeros_like(r), jnp.sqrt(dot(r, r))
     no = jnp.zeros((), bool)
     start = _State(
         x=jnp.zeros_like(r, dtype=x_dtype),

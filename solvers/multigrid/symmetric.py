@@ -76,11 +76,17 @@ def coupling(stencil: Stencil, offset: Offset) -> jax.Array:
     return window(stencil[opposite(offset)], offset)
 
 
-def apply(stencil: Stencil, u: jax.Array) -> jax.Array:
-    """A u [*m] for u [*(m + 2)] with its halo."""
-    total = window(stencil[center_of(stencil)]) * window(u)
-    for offset in full_offsets(stencil)[1:]:
-        total += coupling(stencil, offset) * window(u, offset)
+def apply(stencil: Stencil, u: jax.Array, scale: jax.Array | None = None) -> jax.Array:
+    """A u [*m] for u [*(m + 2)] with its halo; A (scale * u) without storing that."""
+
+    def values(offset):
+        here = window(u, offset)
+        return here if scale is None else window(scale, offset) * here
+
+    center, *others = full_offsets(stencil)
+    total = window(stencil[center]) * values(center)
+    for offset in others:
+        total += coupling(stencil, offset) * values(offset)
     return total
 
 
