@@ -23,30 +23,56 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any, NamedTuple
 
 from benchmarks.timing import hardware, pin_one_core, write_json
 
-DATA = "configs/data/darcy_smooth.py:small"
-MODEL = "configs/fno_darcy.py:small"
-REFERENCE = ("direct", 1e-12)
-ROWS = (
-    ("mg_pcg", 1e-8),
-    ("mg_pcg", 1e-5),
-    ("mg_pcg", 1e-3),
-    ("mg_pcg", 1e-2),
-    ("mg_pcg", 3e-1),
-    ("cg", 1e-2),
-    ("cg", 3e-1),
-    ("minres", 1e-2),
-    ("minres", 1e-1),
-    ("minres", 3e-1),
+
+class Size(NamedTuple):
+    """What is generated and trained.
+
+    Attributes:
+        data: data config.
+        model: training config.
+        rows: methods and relative residuals of the data sets.
+        splits: samples per split.
+        training: changes of the training config.
+    """
+
+    data: str
+    model: str
+    rows: tuple[tuple[str, float], ...]
+    splits: dict[str, int]
+    training: dict[str, Any]
+
+
+FULL = Size(
+    "configs/data/darcy_smooth.py:small",
+    "configs/fno_darcy.py:small",
+    (
+        ("mg_pcg", 1e-8),
+        ("mg_pcg", 1e-5),
+        ("mg_pcg", 1e-3),
+        ("mg_pcg", 1e-2),
+        ("mg_pcg", 3e-1),
+        ("cg", 1e-2),
+        ("cg", 3e-1),
+        ("minres", 1e-2),
+        ("minres", 1e-1),
+        ("minres", 3e-1),
+    ),
+    {"train": 500, "valid": 50, "test": 100},
+    {"num_epochs": 12, "model.channels": 16, "data.stride": 4},
 )
+QUICK = Size(
+    "configs/data/darcy_smooth.py:quick",
+    "configs/fno_darcy.py:quick",
+    (("mg_pcg", 1e-8), ("minres", 3e-1)),
+    {"train": 32, "valid": 8, "test": 8},
+    {"num_epochs": 2, "data.stride": 1},
+)
+REFERENCE = ("direct", 1e-12)
 OTHER_SEED = ("mg_pcg", 1e-8)
-QUICK_ROWS = (("mg_pcg", 1e-8), ("minres", 3e-1))
-SPLITS = {"train": 500, "valid": 50, "test": 100}
-QUICK_SPLITS = {"train": 32, "valid": 8, "test": 8}
-TRAINING = {"num_epochs": 12, "model.channels": 16, "data.stride": 4}
-QUICK_TRAINING = {"num_epochs": 2, "model.channels": 8, "data.stride": 4}
 SHARD = 50
 
 
@@ -60,48 +86,46 @@ def main() -> None:
     parser.add_argument("--json", help="file for the results")
     parser.add_argument("--figure", help="file for the figure")
     parser.add_argument("--folder", help="keep data sets and runs here; goes on there")
-    parser.add_argument("--quick", action="store_true", help="a minute, tests only")
+    parser.add_argument("--quick", action="store_true", help="a look, in a minute")
     options = parser.parse_args()
     pin_one_core()
+    size = QUICK if options.quick else FULL
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
-        rows = measure(pathlib.Path(folder), quick=options.quick)
+        rows = measure(pathlib.Path(folder), size)
     seconds = time.perf_counter() - began
     print(table(rows))
     print(f"{hardware()['cpu']}, one core, {seconds:.0f} s, {hardware()['date']}")
-    settings = {"splits": SPLITS, "training": TRAINING, "data": DATA, "model": MODEL}
     title = "Test error of an FNO against the tolerance of its data"
+    settings = {k: v for k, v in size._asdict().items() if k != "rows"}
     write_json(options.json, title=title, rows=rows, seconds=seconds, **settings)
     if options.figure:
         draw(rows, options.figure)
 
 
-def measure(folder: pathlib.Path, *, quick: bool) -> list[dict]:
+def measure(folder: pathlib.Path, size: Size) -> list[dict]:
     """One row per data set, and one for the other seed."""
-    splits = QUICK_SPLITS if quick else SPLITS
-    training = QUICK_TRAINING if quick else TRAINING
-    chosen = QUICK_ROWS if quick else ROWS
-    reference = generate(folder, *REFERENCE, splits)
+    reference = generate(folder, *REFERENCE, size)
     rows = []
-    for method, rtol in chosen:
-        data = generate(folder, method, rtol, splits)
+    for method, rtol in size.rows:
+        data = generate(folder, method, rtol, size)
         row = {"method": method, "rtol": rtol, "seed": 0}
         row |= data_facts(data, reference)
-        row |= learn(folder, data, reference, splits, training, seed=0)
+        row |= learn(folder, data, reference, size, seed=0)
         rows.append(row)
         print(table(rows[-1:], header=len(rows) == 1), flush=True)
         if (method, rtol) == OTHER_SEED:
-            other = learn(folder, data, reference, splits, training, seed=1)
-            rows.append(row | {"seed": 1} | other)
+            rows.append(row | {"seed": 1})
+            rows[-1] |= learn(folder, data, reference, size, seed=1)
     return rows
 
 
-def generate(folder, method: str, rtol: float, splits: dict) -> pathlib.Path:
+def generate(folder: pathlib.Path, method: str, rtol: float, size: Size):
     """Makes the data set of one method and tolerance; returns its folder."""
     root = folder / f"{method}_{rtol:.0e}"
-    command = ["-m", "datagen", "generate", "--config", DATA, "--out", str(root)]
-    changes = {f"splits.{split}": num for split, num in splits.items()}
+    command = ["-m", "datagen", "generate", "--config", size.data, "--out", str(root)]
+    changes = {f"splits.{split}": num for split, num in size.splits.items()}
     changes |= {"shard_size": SHARD, "solver.method": method, "solver.rtol": rtol}
     changes |= {"solver.preconditioner": "jacobi"}  # of cg and minres
     changes |= {"solver.accept_rtol": min(2 * rtol, 0.99)}
@@ -149,7 +173,7 @@ def data_facts(root: pathlib.Path, reference: pathlib.Path) -> dict:
     }
 
 
-def learn(folder, data, reference, splits: dict, training: dict, *, seed: int) -> dict:
+def learn(folder, data, reference, size: Size, *, seed: int) -> dict:
     """Trains the FNO on a data set and tests it.
 
     Returns:
@@ -163,14 +187,15 @@ def learn(folder, data, reference, splits: dict, training: dict, *, seed: int) -
     from operators.training.losses import relative_l2
 
     workdir = folder / f"run_{data.name}_seed{seed}"
-    changes = {"data.config": "", "data.path": data, "seed": seed, **training}
-    changes |= {f"data.num_{split}": num for split, num in splits.items()}
+    changes = {"data.config": "", "data.path": data, "seed": seed}
+    changes |= size.training
+    changes |= {f"data.num_{split}": num for split, num in size.splits.items()}
     start = time.perf_counter()
-    run(["train.py", "--config", MODEL, "--workdir", str(workdir)], changes)
+    run(["train.py", "--config", size.model, "--workdir", str(workdir)], changes)
     seconds = time.perf_counter() - start
     operator, errors = operators.load(workdir), {}
     for key, root in (("test_error", reference), ("own_test_error", data)):
-        test = open_dataset(root).load("test", stride=training["data.stride"])
+        test = open_dataset(root).load("test", stride=size.training["data.stride"])
         prediction = operator(test.x).astype(np.float64)
         found = relative_l2(prediction, test.y.astype(np.float64))
         errors[key] = float(np.asarray(found).mean())
