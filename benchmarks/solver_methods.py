@@ -68,7 +68,8 @@ class Bench:
     def methods(self) -> dict[str, dict[str, Callable[[], Run]]]:
         """For every method its variants, and for each what builds its `Run`."""
         found = {name: {"": lambda name=name: Ours(name, self)} for name in OURS}
-        found |= self._scipy() | self._petsc() | self._processes()
+        # Peers that tend to win first: slower ones get fewer variants then.
+        found |= self._processes() | self._petsc() | self._scipy()
         return {
             name: variants
             for name, variants in found.items()
@@ -120,8 +121,8 @@ class Bench:
             name: {m: lambda m=m: Petsc(m, self, self.converted) for m in methods}
             for name, methods in options.items()
         }
-        found["petsc_mumps_reused"] = {MUMPS: lambda: Petsc(MUMPS, self, self.regular)}
-        return found
+        mumps = {MUMPS: lambda: Petsc(MUMPS, self, self.regular)}
+        return {"petsc_mumps_reused": mumps} | found
 
     def _processes(self):
         if self.peers is None:
@@ -130,22 +131,23 @@ class Bench:
         self._load()
         rs, sa = ([(_label(v), v) for v in variants] for variants in (RS, SA))
         variants = {
-            "pyamg_rs_cg": rs,
-            "pyamg_sa_cg": sa,
+            "pardiso_reused": [("nested dissection", {})],
             "cholmod_reused": [
                 ("AMD", {}),
                 ("our nested dissection", {"order": self._order()}),
             ],
-            "pardiso_reused": [("nested dissection", {})],
+            "pyamg_rs_cg": rs,
+            "pyamg_sa_cg": sa,
         }
         return {
             name: {
                 label: lambda name=name, settings=settings: Foreign(
                     name, settings, self
                 )
-                for label, settings in variants[name]
+                for label, settings in made
             }
-            for name in known
+            for name, made in variants.items()
+            if name in known
         }
 
     def _load(self):

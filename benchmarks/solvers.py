@@ -25,6 +25,7 @@ from benchmarks import timing
 RTOL = 1e-8
 SECONDS = 3.0  # per method and case; slow methods solve fewer systems
 QUICK_SECONDS, QUICK_NUM = 0.3, 3
+OUT_OF_RACE = 20  # times slower than the best peer: no more variants are tried
 LEGEND = """\
 ms: median over the systems, set-up included; min: the fastest of them. once, s: first
 call less the median: compilation, symbolic analysis, ordering. its: steps. ratio: the
@@ -117,12 +118,13 @@ def run_case(case, *, n, num, seed, seconds, peers, only=None) -> list[dict]:
         bench = solver_methods.Bench(
             case, systems, rtol=RTOL, folder=folder, peers=peers
         )
-        entries = [
-            choose(name, variants)
-            for name, variants in bench.methods().items()
-            if not only or name in only
-        ]
-        entries = [entry for entry in entries if entry is not None]
+        entries, limit = [], math.inf
+        for name, variants in bench.methods().items():
+            entry = choose(name, variants, limit) if not only or name in only else None
+            if entry is not None:
+                entries.append(entry)
+                if entry.accepted and name not in solver_methods.OURS:
+                    limit = min(limit, OUT_OF_RACE * entry.trials[-1]["seconds"])
         runs = timing.take_turns(
             {entry.name: entry.run for entry in entries if entry.accepted},
             range(2, num + 2),
@@ -191,8 +193,15 @@ class Entry:
         }
 
 
-def choose(name: str, variants: dict[str, Callable]) -> Entry | None:
+def choose(
+    name: str, variants: dict[str, Callable], limit: float = math.inf
+) -> Entry | None:
     """Tries the variants of a method on two systems and keeps the fastest.
+
+    Args:
+        name: of the method.
+        variants: what builds each, by its settings.
+        limit: no more are tried after one that takes so many seconds.
 
     Returns:
         The best, accepted before fast; None if none can be had, with a line that says
@@ -218,6 +227,10 @@ def choose(name: str, variants: dict[str, Callable]) -> Entry | None:
             entry, best = best, entry
         if entry is not None:
             entry.close()
+        if trials[0]["seconds"] > limit:
+            break
+    if best is not None and len(best.trials) < 2:  # the first call may compile
+        best.trials += _again(best.run)
     return best
 
 

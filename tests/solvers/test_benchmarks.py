@@ -97,6 +97,8 @@ def test_the_best_accepted_variant_of_a_method_is_kept():
     assert entry.variant == "fast"
     assert entry.accepted
     assert closed == ["wrong", "slow"]
+    first = benchmark.choose("method", variants, limit=2.5)
+    assert first.variant == "slow"  # out of the race: no others are tried
     wrong = benchmark.choose("method", {"wrong": variants["wrong"]})
     assert not wrong.accepted
     assert benchmark.choose("method", {"refused": refuse}) is None
