@@ -104,6 +104,16 @@ def coarsened_axes(shape: Shape, coarsening: Schedule = ()) -> Schedule:
     return tuple(plan)
 
 
+def single(hierarchy: Hierarchy) -> Hierarchy:
+    """The hierarchy with all arrays of numbers in float32."""
+
+    def rounded(a):
+        double = isinstance(a, jax.Array) and a.dtype == jnp.float64
+        return a.astype(jnp.float32) if double else a
+
+    return jax.tree.map(rounded, hierarchy)
+
+
 def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
     """Approximates A^-1 b, [*n]; linear, symmetric and positive in b.
 

@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     Attributes:
         periodic: axes that wrap around.
         singular: whether A maps constants to zero.
-        inner: dtype of the conjugate gradients.
+        inner: dtype of the conjugate gradients, and of the set-up of the cycle.
         estimate: whether the error is estimated.
         coarsening: see `coarsening.schedule`.
     """
@@ -71,7 +71,7 @@ class Prepared(NamedTuple):
     Attributes:
         fine: float64 stencil with halo.
         inner: the same as `symmetric.row_sum_form` in the dtype of the inner iteration.
-        hierarchy: of the float32 stencil.
+        hierarchy: in float32, set up in the dtype of the inner iteration.
         shape: unknowns per axis without padding.
         kind: as passed.
     """
@@ -151,11 +151,12 @@ def prepare(planes: Stencil, kind: Kind) -> tuple[Prepared, jax.Array]:
         values[offset] = _grown(jnp.pad(a[valid], before) * scale, m)
     if m != shape:
         values[center] += 1 - _grown(jnp.ones(shape), m)  # decoupled unknowns
-    low = {offset: a.astype(jnp.float32) for offset, a in values.items()}
+    low = {offset: a.astype(kind.inner) for offset, a in values.items()}
     low = jax.lax.optimization_barrier(low)
     hierarchy = cycles.build_hierarchy(
         low, periodic, singular=kind.singular, coarsening=kind.coarsening
     )
+    hierarchy = cycles.single(hierarchy)
     fine = {offset: symmetric.halo(a, periodic) for offset, a in values.items()}
     inner = symmetric.row_sum_form(fine, jnp.dtype(kind.inner))
     return Prepared(fine, inner, hierarchy, shape, kind), scale
