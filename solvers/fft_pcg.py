@@ -18,12 +18,11 @@ from solvers import fast_diagonalization, reference
 from solvers.inputs import CHECK_INPUT, not_finite
 from solvers.precision import require_x64
 from solvers.results import SolveRecord, certify
-from solvers.roughness import largest_ratio
+from solvers.roughness import is_continuous, largest_ratio
 from solvers.star import Star, along, planes_of, star_of, total_links
 from solvers.stencils import is_singular
 
 FORMS = ("auto", "scaled", "unscaled")
-SMOOTH = 0.5  # largest step of ln a with which "auto" takes the scaled form
 MAX_REFINEMENTS = 8
 INNER_RTOL = 1e-4  # further down, float32 residuals drift away from the true ones
 MAXITER = 100
@@ -45,8 +44,7 @@ class FFTPCG:
 
     - "scaled", D = a^(-1/2) at the unknowns: on the smoothness of a, not its contrast.
     - "unscaled", D = 1: on the square root of the contrast, not on the smoothness.
-    - "auto": "scaled" if ln a changes by less than 0.5 from one unknown to the next,
-      see `solvers.roughness.largest_step`.
+    - "auto": "scaled" if a is continuous, see `solvers.roughness.is_continuous`.
 
     A solve ends early, as not converged, if it would take far too many iterations.
     Only the diagonal and the couplings to the next unknowns are read; the certificate
@@ -117,8 +115,8 @@ class FFTPCG:
                 _tables(lines),
                 _Limits(rtol, maxiter, self.error_goal),
                 singular,
+                FORMS.index(self.form),
                 periodic=key[1],
-                form=self.form,
                 estimate=self.estimate_error,
             )
             out = jax.device_get(out)
@@ -165,8 +163,8 @@ class FFTPCG:
                 _tables(lines),
                 _Limits(rtol, maxiter, self.error_goal),
                 np.asarray(singular),
+                FORMS.index(self.form),
                 periodic=key[1],
-                form=self.form,
                 estimate=self.estimate_error,
             )
             out = jax.device_get(out)
@@ -234,6 +232,7 @@ class _Progress(NamedTuple):
         stalled: given up.
         decreases: [4] how much the last iterations decreased ||x - A^-1 b||_A^2, newest
             last, -1 before that; None if not asked for.
+        anchor: estimate of that over norm^2 when the last refinement began.
     """
 
     x: jax.Array
@@ -244,6 +243,7 @@ class _Progress(NamedTuple):
     breakdown: jax.Array
     stalled: jax.Array
     decreases: jax.Array | None
+    anchor: jax.Array
 
 
 class _Output(NamedTuple):
@@ -260,8 +260,8 @@ class _Output(NamedTuple):
 
 def _first_look(arrays, periodic):
     """The lines of the reference operator, by NumPy."""
-    scale = 1 / _typical_diagonal(arrays.diagonal)
     with np.errstate(all="ignore"):  # hopeless entries are reported later
+        scale = 1 / _typical_diagonal(arrays.diagonal)
         parts = (c * scale for c in arrays.couplings)
         star = star_of(arrays.diagonal * scale, tuple(parts), periodic)
         ratios = reference.end_ratios(star)
@@ -318,8 +318,8 @@ def _record(system, out, rtol, maxiter, singular, seconds):
     )
 
 
-def _program(arrays, tables, limits, singular, *, periodic, form, estimate):
-    """Solves one system; returns `_Output`."""
+def _program(arrays, tables, limits, singular, form, *, periodic, estimate):
+    """Solves one system; `form` counts in FORMS. Returns `_Output`."""
     scale = 1 / _typical_diagonal(arrays.diagonal)
     norm_b = jnp.sqrt(jnp.vdot(arrays.b, arrays.b))
     norm_b = jnp.where(norm_b == 0, 1.0, norm_b)
@@ -345,7 +345,12 @@ def _program(arrays, tables, limits, singular, *, periodic, form, estimate):
     def refine(s: _Progress):
         missing = 0.5 * limits.rtol / s.norm
         if estimate:
-            missing = jnp.minimum(missing, 0.3 * limits.error_goal / _error(s, b))
+            error = _error(s, b)
+            further = 0.3 * limits.error_goal / jnp.where(error > 0, error, 1.0)
+            unknown = jnp.isinf(error)  # nothing iterated yet
+            missing = jnp.where(unknown, missing, jnp.minimum(missing, further))
+            anchor = jnp.where(unknown, 0.0, _squared_error(s) / s.norm**2)
+            s = s._replace(anchor=anchor)
         y, s = _iterate(
             lambda p: _apply_star(scaled_star, p),
             precondition,
@@ -364,7 +369,8 @@ def _program(arrays, tables, limits, singular, *, periodic, form, estimate):
     r = b if arrays.x0 is None else b - apply(x)
     no, none = jnp.zeros((), bool), jnp.zeros((), int)
     decreases = jnp.full(4, -1.0) if estimate else None
-    start = _Progress(x, r, jnp.sqrt(jnp.vdot(r, r)), none, none, no, no, decreases)
+    start = (x, r, jnp.sqrt(jnp.vdot(r, r)), none, none, no, no, decreases)
+    start = _Progress(*start, jnp.zeros(()))
     end = jax.lax.while_loop(unfinished, refine, start)
     x = end.x - jnp.where(singular, jnp.mean(end.x), 0.0)
     error = _error(end, b) if estimate else jnp.asarray(jnp.nan)
@@ -372,15 +378,16 @@ def _program(arrays, tables, limits, singular, *, periodic, form, estimate):
     return _Output(x * (norm_b * scale), end.norm, *counts, error, ends, sides)
 
 
-_STATIC = ("periodic", "form", "estimate")
+_STATIC = ("periodic", "estimate")
 _solve = jax.jit(_program, static_argnames=_STATIC)
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
-def _solve_batch(arrays, tables, limits, singular, **static):
+def _solve_batch(arrays, tables, limits, singular, form, **static):
     """`_program` for arrays and `singular` with a leading batch axis."""
     one = functools.partial(_program, **static)
-    return jax.vmap(one, in_axes=(0, None, None, 0))(arrays, tables, limits, singular)
+    batched = jax.vmap(one, in_axes=(0, None, None, 0, None))
+    return batched(arrays, tables, limits, singular, form)
 
 
 def _scaled_system(star, apply, tables, form):
@@ -393,17 +400,18 @@ def _scaled_system(star, apply, tables, form):
     num_dims = star.excess.ndim
     weights = [table.weights.astype(jnp.float32) for table in tables]
     typical = reference.typical_links(star, weights, _total)
-    smooth = jnp.asarray(form == "scaled")
-    if form == "auto":
-        ratios = [
-            largest_ratio(link, axis, axis in star.periodic, jnp)
-            for axis, link in enumerate(star.links)
-        ]
-        smooth = jnp.stack(ratios).max() <= math.exp(SMOOTH)
     links = total_links(star)
+    usable = links > 0  # False for an unknown without neighbours
     degrees = reference.degrees(star, weights, typical, jnp)
-    usable = smooth & (links > 0) & (degrees > 0)
-    D = jnp.sqrt(jnp.where(usable, degrees / jnp.where(usable, links, 1.0), 1.0))
+    a = jnp.where(usable, links, 1.0) / jnp.where(usable, degrees, 1.0)
+    ratios = [
+        largest_ratio(link, axis, axis in star.periodic, jnp)
+        for axis, link in enumerate(star.links)
+    ]
+    step = jnp.log(jnp.stack(ratios).max())
+    smooth = is_continuous(step, a.max() / a.min(), jnp)
+    smooth = jnp.where(form == 0, smooth, form == FORMS.index("scaled"))
+    D = jnp.where(smooth, 1 / jnp.sqrt(a), 1.0)
     D = jax.lax.optimization_barrier(D.astype(jnp.float32))
     # In float64: what remains of a sum of large terms decides on the smooth modes.
     wide = D.astype(jnp.float64)
@@ -489,21 +497,27 @@ def _iterate(apply, precondition, r, s: _Progress, *, target, limits):
 
 
 def _error(s: _Progress, b):
-    """Estimate of ||x - A^-1 b||_A / ||x||_A; 0 if not asked for.
-
-    The squared error is the sum of the decreases to come, which go on falling at the
-    rate of the last four, or for want of them at that of the residual.
-    """
+    """Estimate of ||x - A^-1 b||_A / ||x||_A; 0 if not asked for."""
     if s.decreases is None:
         return jnp.zeros(())
+    energy = jnp.vdot(s.x, b - s.r)
+    return jnp.sqrt(_squared_error(s) / jnp.where(energy > 0, energy, 1.0))
+
+
+def _squared_error(s: _Progress):
+    """Estimate of ||x - A^-1 b||_A^2, the sum of the decreases to come.
+
+    They go on falling at the rate of the last four, or for want of them at that of the
+    residual. A refinement begins with small ones: there the error has fallen no more
+    than the residual.
+    """
     known = jnp.sum(s.decreases >= 0)
     first = s.decreases[jnp.maximum(4 - known, 0)]
     steps = jnp.maximum(known - 1, 1)
     rate = jnp.where(known > 1, (s.decreases[-1] / first) ** (1 / steps), s.norm**2)
     rate = jnp.minimum(rate, 0.95)
-    energy = jnp.vdot(s.x, b - s.r)
-    squared = s.decreases[-1] * rate / (1 - rate) / jnp.where(energy > 0, energy, 1.0)
-    return jnp.where(known > 0, jnp.sqrt(squared), jnp.where(s.norm > 0, jnp.inf, 0.0))
+    rest = jnp.maximum(s.decreases[-1] * rate / (1 - rate), s.anchor * s.norm**2)
+    return jnp.where(known > 0, rest, jnp.where(s.norm > 0, jnp.inf, 0.0))
 
 
 def _total(values):

@@ -9,6 +9,21 @@ import numpy as np
 from solvers.star import along, axis_planes, faces, inner
 from solvers.stencils import StencilOperator
 
+# Ratio of ln contrast to the largest step: below 2.4 for two phases and white noise,
+# from 7 for continuous random fields on 63 unknowns per axis, growing with the grid.
+STEPS_OF_CONTINUOUS = 4.0
+
+
+def is_continuous(step: Any, contrast: Any, xp: Any = np) -> Any:
+    """Whether the coefficient gets from its least to its largest value in small steps.
+
+    Args:
+        step: see `largest_step`.
+        contrast: see the function of that name.
+        xp: NumPy or `jax.numpy`, whichever holds them.
+    """
+    return xp.log(contrast) >= STEPS_OF_CONTINUOUS * step
+
 
 def largest_step(operator: StencilOperator) -> float:
     """The largest |ln a_i - ln a_j| over neighbours i and j, as far as couplings tell.
