@@ -13,11 +13,12 @@ def check_variant(variant: str) -> None:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
 
 
-def solver(method: str = "skr", **changes: Any) -> ml_collections.ConfigDict:
+def solver(method: str = "auto", **changes: Any) -> ml_collections.ConfigDict:
     """`config.solver` of a data config; docs/datasets.md explains every key.
 
     Args:
-        method: a name in `solvers.sequence`.
+        method: a name in `solvers.sequence`; "auto": what `solvers.strategy` chooses
+            for the problem.
         **changes: other values than these.
 
     Raises:
@@ -97,7 +98,7 @@ def darcy_dataset(
             "n": {"full": n, "small": 129, "quick": 33}[variant],
             **problem,
         },
-        solver=solver("mg_pcg"),
+        solver=solver(),
     )
 
 

@@ -175,7 +175,9 @@ def measure(
     try:
         for entry in entries:
             poll()
-            if not entry.refused and (solver := _prepare(entry, first, rtol, share)):
+            if not entry.refused and (
+                solver := _prepare(entry, first, rtol, share, follows)
+            ):
                 solvers[entry.name] = solver
         for sample, step, previous in _steps(problem, samples):
             system = problem.system(sample, step, previous.x)
@@ -187,7 +189,7 @@ def measure(
                 x = _timed(entry, solvers[entry.name], system, rtol, share, x0)
                 previous.offer(system, x)
                 if x is None or sum(entry.seconds) > share:
-                    entry.note = entry.note or f"stopped after {share:.0f} s"
+                    entry.note = entry.note or f"stopped after {share:.2g} s"
                     solvers.pop(entry.name).close()
             previous.advance()
             if not solvers:
@@ -222,8 +224,12 @@ def _steps(problem, samples) -> Iterator[tuple[Any, int, _Previous]]:
             yield sample, step, previous
 
 
-def _prepare(entry: Measured, system, rtol: float, share: float):
-    """Builds the solver, compiles it and measures its memory; None if it is no use."""
+def _prepare(entry: Measured, system, rtol: float, share: float, follows: bool):
+    """Builds the solver, compiles it and measures its memory; None if it is no use.
+
+    With a start, as systems that follow others have one, another program may be
+    compiled.
+    """
     info = sequence.method_info(entry.method)
     limit = COMPILE_SECONDS if info.grid else share
     solver = sequence.create(entry.method, **entry.settings)
@@ -231,7 +237,9 @@ def _prepare(entry: Measured, system, rtol: float, share: float):
         if info.grid:  # these are compiled at the first call
             began = time.perf_counter()
             with _limit(limit):
-                solver.solve(system, rtol=rtol)
+                x, _ = solver.solve(system, rtol=rtol)
+                if follows:
+                    solver.solve(system, rtol=rtol, x0=x)
             entry.compile_seconds = time.perf_counter() - began
             solver.reset()
         began = time.perf_counter()
@@ -242,12 +250,12 @@ def _prepare(entry: Measured, system, rtol: float, share: float):
         once = time.perf_counter() - began
         entry.compile_seconds = max(0.0, entry.compile_seconds - once)
         solver.reset()
-        if once <= share / 2:
+        if once <= share:
             return solver
-        entry.note = f"one system only, of a share of {share:.0f} s"
+        entry.note = f"one system only, of a share of {share:.2g} s"
         _take(entry, record, once, rtol)
     except TooSlowError:
-        entry.refused = f"a system takes more than {limit:.0f} s"
+        entry.refused = f"a system takes more than {limit:.2g} s"
     except Exception as error:
         entry.refused = " ".join(str(error).split()).partition(";")[0]
     solver.close()
@@ -261,7 +269,7 @@ def _timed(entry, solver, system, rtol, share, x0):
         with _limit(2 * share):
             x, record = solver.solve(system, rtol=rtol, x0=x0)
     except TooSlowError:
-        entry.note = f"a system took more than {2 * share:.0f} s"
+        entry.note = f"a system took more than {2 * share:.2g} s"
         return None
     except Exception as error:
         entry.refused = " ".join(str(error).split()).partition(";")[0]

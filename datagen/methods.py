@@ -157,11 +157,12 @@ def check_precision(methods: list[tuple[str, str]]) -> None:
     Raises:
         MethodError: naming the key, the method and what to set.
     """
-    for key, method in methods:
-        if not _info(method).grid:
-            continue
-        from solvers.precision import require_x64
+    from solvers.precision import require_x64
+    from solvers.strategy import NEED_X64
 
+    for key, method in methods:
+        if method not in NEED_X64:
+            continue
         try:
             require_x64(method)
         except RuntimeError as error:

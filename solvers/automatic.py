@@ -8,17 +8,16 @@ from solvers import sequence
 from solvers.results import SolveRecord
 from solvers.strategy import Choice, Traits, choose, describe, methods_without_x64
 
-FALLBACK = "direct"
-
 
 class AutomaticSolver:
     """Looks at the systems, chooses a method, and goes on with it.
 
     The first system decides, and the second one again, since only two tell whether the
     matrix stays or old factors are worth keeping. A system of another size or kind
-    starts afresh. What the chosen method does not solve is solved directly, where
-    factors fit. `record.method` names what solved a system, `record.status` ends with
-    the choice and its reason, `record.fallbacks` holds what failed before.
+    starts afresh. What the chosen method does not solve is solved directly, or by CG
+    where the factors would be too large. `record.method` names what solved a system,
+    `record.status` ends with the choice and its reason, `record.fallbacks` holds what
+    failed before.
 
     Args:
         spd: promise that all matrices are symmetric positive definite, where diagonal
@@ -47,10 +46,12 @@ class AutomaticSolver:
         method, _, reason = self.choice
         limits = {"rtol": rtol, "maxiter": maxiter, "x0": x0}
         x, record = self._solver(method).solve(system, **limits)
-        if not record.converged and method != FALLBACK and self._traits.factors_fit:
+        fallback = "direct" if self._traits.factors_fit else "cg"
+        suits = self._traits.factors_fit or self._traits.kind == "spd"
+        if not record.converged and method != fallback and suits:
             self._solver(method).reset()
             failure = f"{method}: {record.status}"
-            x, record = self._solver(FALLBACK).solve(system, **limits)
+            x, record = self._solver(fallback).solve(system, **limits)
             tried = (failure, *record.fallbacks)
             record = dataclasses.replace(record, fallbacks=tried)
         status = f"{record.status}; auto chose {method}: {reason}"

@@ -16,19 +16,24 @@ import scipy.sparse.linalg as spla
 
 from solvers import matrices
 from solvers.roughness import anisotropy, contrast, largest_step
-from solvers.sequence import METHODS, LinearSystem, method_info
+from solvers.separable import separate
+from solvers.sequence import LinearSystem
+from solvers.star import planes_of, star_of
 from solvers.stencils import StencilOperator, is_singular
 
 # Beyond these the factors take gigabytes: their entries grow as N log N on plane meshes
 # and as N^(4/3) in space.
 MAX_PLANE_FACTORS = 400_000
 MAX_SPACE_FACTORS = 40_000
-SMOOTH_STEP = 0.5  # |ln a_i - ln a_j| across a face, up to which the scaled form holds
+# |ln a_i - ln a_j| of neighbours: fft_pcg's scaled form holds up to 0.5, and other
+# samples may be rougher than those looked at.
+SMOOTH_STEP = 0.3
 MILD_CONTRAST = 10.0  # up to which fft_pcg takes 20 steps whatever the interfaces
 STRETCHED = 10.0  # ratio of couplings from which point smoothers slow down
 FLAT = 30.0  # the same, from which they are no good any more
 WORTHWHILE = 0.8  # of the work of a factorisation, for which old factors are kept
 PROBE_RTOL = 1e-8
+NEED_X64 = ("fft_pcg", "mg_pcg")  # compute in float64 in JAX
 DOMINANCE = 1e-12  # relative rounding errors of row sums
 
 
@@ -46,7 +51,8 @@ class Traits:
         star: whether A is one real symmetric stencil of reach 1.
         singular: whether it maps constants to zero.
         same_matrix: whether the first two systems share their matrix.
-        constant: whether the coefficient of the stencil is.
+        separable: whether the stencil is a sum of one-dimensional ones, as those with a
+            constant coefficient are.
         contrast: largest over smallest coefficient; 1 without a grid.
         step: largest |ln a_i - ln a_j| of neighbours; 0 without a grid.
         anisotropy: largest ratio of typical couplings along two axes; 1 without a grid.
@@ -64,7 +70,7 @@ class Traits:
     star: bool = False
     singular: bool = False
     same_matrix: bool = False
-    constant: bool = False
+    separable: bool = False
     contrast: float = 1.0
     step: float = 0.0
     anisotropy: float = 1.0
@@ -83,9 +89,14 @@ class Traits:
         return self.star and self.kind == "spd"
 
     @property
+    def smooth(self) -> bool:
+        """Whether the coefficient hardly changes from one point to the next."""
+        return self.step <= SMOOTH_STEP
+
+    @property
     def mild(self) -> bool:
         """Whether transforms precondition well."""
-        return self.step <= SMOOTH_STEP or self.contrast <= MILD_CONTRAST
+        return self.smooth or self.contrast <= MILD_CONTRAST
 
 
 class Row(NamedTuple):
@@ -117,8 +128,9 @@ TABLE = (
     Row(
         "fast_direct",
         {},
-        lambda t: t.grid_spd and t.constant,
-        "one coefficient everywhere on a box: transforms solve the system directly",
+        lambda t: t.separable and t.num_dims > 1,
+        "constant or separable coefficients on a box: transforms solve the system "
+        "directly",
     ),
     Row(
         "direct",
@@ -129,11 +141,16 @@ TABLE = (
     Row(
         "fft_pcg",
         {},
-        lambda t: (
-            t.grid_spd and t.mild and (t.num_dims == 3 or t.anisotropy > STRETCHED)
-        ),
-        "{num_dims}-D grid with a mild coefficient (contrast {contrast:.3g}, largest "
-        "step of its logarithm {step:.2g}): transforms precondition best",
+        lambda t: t.grid_spd and t.smooth and t.num_dims == 3,
+        "3-D grid with a smooth coefficient (largest step of its logarithm "
+        "{step:.2g}): transforms precondition as well as multigrid, and compile sooner",
+    ),
+    Row(
+        "fft_pcg",
+        {},
+        lambda t: t.grid_spd and t.mild and t.anisotropy > STRETCHED,
+        "couplings along one axis are {anisotropy:.3g} times those along another, and "
+        "the coefficient is mild (contrast {contrast:.3g}): transforms suit best",
     ),
     Row(
         "direct",
@@ -211,7 +228,7 @@ def choose(traits: Traits, *, without: Collection[str] = ()) -> Choice:
         ValueError: if no method is left.
     """
     for row in TABLE:
-        if row.method in METHODS and row.when(traits) and row.method not in without:
+        if row.when(traits) and row.method not in without:
             reason = row.reason.format(**dataclasses.asdict(traits))
             return Choice(row.method, dict(row.settings), reason)
     raise ValueError(f"no method is left for such systems without {sorted(without)}")
@@ -247,16 +264,16 @@ def describe(systems: Sequence[LinearSystem], *, spd: bool | None = None) -> Tra
         has_entries=has_entries,
         star=star,
         singular=star and is_singular(operator),
+        separable=star and all(map(_is_separable, stencils)),
         same_matrix=bool(others) and _same_matrix(first, others[0]),
         contrast=max(map(contrast, stencils), default=1.0),
         step=max(map(largest_step, stencils), default=0.0),
         anisotropy=max(map(anisotropy, stencils), default=1.0),
         preconditioner_given=first.preconditioning_matrix is not None,
     )
-    constant = star and traits.step <= DOMINANCE
-    traits = dataclasses.replace(traits, constant=constant)
-    if traits.factors_fit and not traits.grid_spd and not traits.same_matrix and others:
-        work = _work_with_old_factors(first, others[0])
+    if traits.factors_fit and not traits.grid_spd and others:
+        same = traits.same_matrix
+        work = 0.0 if same else _work_with_old_factors(first, others[0])
         traits = dataclasses.replace(traits, old_factors=work)
     return traits
 
@@ -265,10 +282,7 @@ def methods_without_x64() -> tuple[str, ...]:
     """Methods of the table that this process cannot run: JAX is in 32 bit."""
     import jax
 
-    if jax.config.jax_enable_x64:
-        return ()
-    names = {row.method for row in TABLE if row.method in METHODS}
-    return tuple(sorted(name for name in names if method_info(name).grid))
+    return () if jax.config.jax_enable_x64 else NEED_X64
 
 
 def _kind(system: LinearSystem) -> str:
@@ -288,6 +302,19 @@ def _kind(system: LinearSystem) -> str:
 def _is_star(operator: StencilOperator, system: LinearSystem) -> bool:
     reach = max(abs(step) for offset in operator.offsets for step in offset)
     return operator.batch == 1 and reach == 1 and system.dtype.kind != "c"
+
+
+def _is_separable(operator: StencilOperator) -> bool:
+    try:
+        diagonal, couplings = planes_of(operator, "fast_direct")
+    except ValueError:
+        return False
+    scale = np.abs(diagonal).max(initial=0.0)
+    if not scale > 0:
+        return False
+    couplings = tuple(plane / scale for plane in couplings)
+    star = star_of(diagonal / scale, couplings, operator.periodic)
+    return not isinstance(separate(star), str)
 
 
 def _same_matrix(one: LinearSystem, other: LinearSystem) -> bool:

@@ -43,5 +43,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "source": "gaussian",
             "walls": "half_cells",
         },
-        solver=common.solver("deflated_cg", k=30),
+        solver=common.solver(k=30, fallbacks=("cg", "direct")),
     )

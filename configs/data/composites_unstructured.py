@@ -44,5 +44,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "shape": "circle",
             "source": "gaussian",
         },
-        solver=common.solver("deflated_cg"),
+        solver=common.solver(),
     )

@@ -45,5 +45,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "scheme": "central",  # or "upwind"
             "forcing": 1.0,
         },
-        solver=common.solver("direct"),
+        solver=common.solver(),
     )

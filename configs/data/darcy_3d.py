@@ -39,5 +39,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "values": (12.0, 3.0),
             "forcing": 1.0,
         },
-        solver=common.solver("cg"),
+        solver=common.solver(fallbacks=("cg", "direct")),
     )

@@ -42,5 +42,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "elements": "triangles",
             "forcing": 1.0,
         },
-        solver=common.solver("mg_pcg"),
+        solver=common.solver(),
     )

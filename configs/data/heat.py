@@ -44,5 +44,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "num_steps": num_steps,
             "walls": "half_cells",
         },
-        solver=common.solver("deflated_cg", k=30),
+        solver=common.solver(k=30, fallbacks=("cg", "direct")),
     )

@@ -47,5 +47,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "source_width": 0.02,
             "damping": 0.5,
         },
-        solver=common.solver("direct"),
+        solver=common.solver(),
     )

@@ -39,5 +39,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         num=num,
         shard_size=shard_size,
         problem={"name": "helmholtz_cavity", "n": n, "omega": omega},
-        solver=common.solver("direct"),
+        solver=common.solver(),
     )

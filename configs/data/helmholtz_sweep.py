@@ -49,5 +49,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "source_width": 0.02,
             "damping": 0.0,
         },
-        solver=common.solver("bicgstab"),
+        solver=common.solver(),
     )

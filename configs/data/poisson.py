@@ -37,5 +37,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "series_degree": 5,
             "variant": "as_stated",
         },
-        solver=common.solver("direct"),
+        solver=common.solver(),
     )

@@ -37,5 +37,5 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "mesh_size": mesh_size,
             "variant": "as_stated",
         },
-        solver=common.solver("direct"),
+        solver=common.solver(),
     )
