@@ -85,6 +85,10 @@ def interpolate(weights: Weights, e: jax.Array) -> jax.Array:
         for parity in sorted(planes):
             pairs.setdefault(parity[:axis], []).append(planes[parity])
         planes = {rest: _interleave(axis, *pair) for rest, pair in pairs.items()}
+        if axis == e.ndim - 1:
+            # Rows are contiguous from here on: one pass that XLA turns into vector
+            # loops, if it does not compute what goes into them a second time.
+            planes = jax.lax.optimization_barrier(planes)
     return planes[()]
 
 
@@ -181,19 +185,11 @@ def _steps(num_dims, axes):
 
 
 def _interleave(axis, even, odd=None):
-    """Values of both parities along one axis, in turn; the even ones if alone.
-
-    On CPUs a sum of spread arrays is twice as fast as `stack` and `reshape`.
-    """
+    """Values of both parities along one axis, in turn; the even ones if alone."""
     if odd is None:
         return even
-    spread = [(0, 0, 0)] * even.ndim
-    zero = jnp.zeros((), even.dtype)
-    parts = []
-    for values, edges in ((even, (0, 1, 1)), (odd, (1, 0, 1))):
-        spread[axis] = edges
-        parts.append(jax.lax.pad(values, zero, spread))
-    return parts[0] + parts[1]
+    shape = [n * (1 + (k == axis)) for k, n in enumerate(even.shape)]
+    return jnp.stack([even, odd], axis + 1).reshape(shape)
 
 
 def _plus(a, b):
