@@ -1,8 +1,8 @@
 r"""Composites, 16 square inclusions of contrast 1e2 to 1e4, 260 x 260 cells.
 
 Fixed layout, random contrasts, Gaussian source at a random place: materials for
-which Krylov spaces can be kept from one sample to the next. On this grid multigrid is
-faster still; the unstructured and the three-dimensional sets show the other case.
+which Krylov spaces can be kept from one sample to the next. On grids multigrid is
+faster still.
 
     uv run -m datagen generate --config configs/data/composites.py --out data/composites
 

@@ -2,14 +2,14 @@ r"""Composites on triangles, 16 round inclusions of contrast 1e2 to 1e4, P2 elem
 
 The material of `composites` where no grid method applies: the mesh follows the
 interfaces, the matrices are sums of fixed ones, and a pool of vectors kept from the
-first samples saves most of the iterations. Fields live on the nodes; the mesh is in
-the files.
+first samples saves most of the iterations (--config.solver.method=deflated_cg). Sparse
+factors are cheaper at these sizes. Fields live on the nodes; the mesh is in the files.
 
     uv run -m datagen generate --config configs/data/composites_unstructured.py \
         --out data/composites_unstructured
 
-Where PETSc is installed `--config.solver.preconditioner=icc0` takes fewer iterations,
-each of them cheaper.
+Where PETSc is installed `--config.solver.preconditioner=icc0` takes fewer iterations
+of the pooled method, each of them cheaper.
 
 Variants: `:small` (mesh size 0.02, 11 537 nodes), `:quick` (0.05, 1 813 nodes).
 """
