@@ -45,5 +45,9 @@ def _strengths(systems):
     for planes in systems:
         for offset, a in planes.items():
             if any(offset):
-                strengths += np.abs(offset) * float(np.sum(a))
+                inside = tuple(  # the others are never used, or close a ring
+                    slice(max(0, -o), n - max(0, o))
+                    for o, n in zip(offset, a.shape, strict=True)
+                )
+                strengths += np.abs(offset) * float(np.sum(a[inside]))
     return np.abs(strengths)
