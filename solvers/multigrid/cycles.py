@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from solvers.multigrid import rings, symmetric, transfer
+from solvers.multigrid import lines, rings, symmetric, transfer
 from solvers.multigrid.coarsening import Schedule
 from solvers.multigrid.symmetric import Shape, Stencil, halo, window
 
@@ -23,6 +23,7 @@ class Level(NamedTuple):
         shape: unknowns per axis, without those that make the sizes even.
         periodic: axes that wrap around.
         axes: axes that are coarsened; the sizes along them are even.
+        sweeps: of the line smoother that replaces W; none: W.
     """
 
     stencil: Stencil
@@ -31,6 +32,7 @@ class Level(NamedTuple):
     shape: Shape
     periodic: tuple[int, ...]
     axes: tuple[int, ...]
+    sweeps: tuple[lines.Sweep, ...] = ()
 
 
 class Hierarchy(NamedTuple):
@@ -55,6 +57,7 @@ def build_hierarchy(
     *,
     singular: bool = False,
     coarsening: Schedule = (),
+    line_smoother: bool = False,
 ) -> Hierarchy:
     """Coarsens a stencil to the end.
 
@@ -64,6 +67,7 @@ def build_hierarchy(
         periodic: axes that wrap around.
         singular: whether A maps constants to zero; the cycle then stays definite.
         coarsening: see `coarsening.schedule`.
+        line_smoother: whether to smooth by lines; for coarsening of all axes.
     """
     center = symmetric.center_of(values)
     plan = coarsened_axes(values[center].shape, coarsening)
@@ -82,7 +86,8 @@ def build_hierarchy(
         stencil = symmetric.pad_to_even(values, periodic, axes)
         weights = transfer.interpolation_weights(stencil, periodic, axes)
         smoother = halo(symmetric.row_sum_weights(stencil), periodic)
-        levels.append(Level(stencil, smoother, weights, shape, periodic, axes))
+        sweeps = lines.zebra(stencil, periodic) if line_smoother else ()
+        levels.append(Level(stencil, smoother, weights, shape, periodic, axes, sweeps))
         values = transfer.galerkin(stencil, weights, periodic, axes)
     stencil = {offset: halo(a, periodic) for offset, a in values.items()}
     matrix = symmetric.dense(stencil, periodic)
@@ -117,7 +122,7 @@ def single(hierarchy: Hierarchy) -> Hierarchy:
 def v_cycle(hierarchy: Hierarchy, b: jax.Array) -> jax.Array:
     """Approximates A^-1 b, [*n]; linear, symmetric and positive in b.
 
-    One row-sum Jacobi step from zero before and one after the coarse correction.
+    One smoothing step from zero before and one after the coarse correction.
     """
     inside = tuple(slice(n) for n in b.shape)
     for ring in hierarchy.stretched:
@@ -132,7 +137,7 @@ def cycle(hierarchy: Hierarchy, index: int, b: jax.Array) -> jax.Array:
     """The cycle from level `index` on.
 
     Four passes over the level, and two fields stored besides the result: the first
-    smoothing step, W b, is computed wherever it is needed.
+    smoothing step, W b, is computed wherever it is needed. More with lines.
 
     Args:
         hierarchy: as built.
@@ -145,18 +150,31 @@ def cycle(hierarchy: Hierarchy, index: int, b: jax.Array) -> jax.Array:
     if index == len(hierarchy.levels):
         x = hierarchy.coarsest_inverse @ window(b).ravel()
         return halo(x.reshape(window(b).shape), hierarchy.coarsest_periodic)
-    stencil, smoother, weights, _, periodic, axes = hierarchy.levels[index]
-    W, here = window(smoother), window(b)
-    r = halo(here - symmetric.apply(stencil, b, smoother), periodic)
-    r = transfer.restrict(weights, r, axes)
-    e = cycle(hierarchy, index + 1, _grown(hierarchy, index + 1, r))
-    # Unknowns of e that make the size even are zero, as its halo is. Behind the barrier
-    # XLA does not share W b between its users, which would cost a pass.
+    stencil, smoother, _, _, periodic, _, sweeps = hierarchy.levels[index]
+    if sweeps:
+        x = lines.smooth(sweeps, stencil, b, None, periodic)
+        r = halo(window(b) - symmetric.apply(stencil, x), periodic)
+        x = halo(window(x) + _correction(hierarchy, index, r), periodic)
+        return lines.smooth(sweeps[::-1], stencil, b, x, periodic)
+    W = window(smoother)
+    r = halo(window(b) - symmetric.apply(stencil, b, smoother), periodic)
+    correction = _correction(hierarchy, index, r)
+    # Behind the barrier XLA does not share W b between its users, which would cost a
+    # pass.
     here = window(jax.lax.optimization_barrier(b))
-    halves = (m // 2 if k in axes else m for k, m in enumerate(W.shape))
-    e = e[tuple(slice(m + 2) for m in halves)]
-    x = halo(W * here + transfer.interpolate(weights, e), periodic)
+    x = halo(W * here + correction, periodic)
     return halo(window(x) + W * (here - symmetric.apply(stencil, x)), periodic)
+
+
+def _correction(hierarchy, index, r):
+    """What the levels below one make of its residual r with halo; [*m]."""
+    level = hierarchy.levels[index]
+    m = window(level.smoother).shape
+    r = transfer.restrict(level.weights, r, level.axes)
+    e = cycle(hierarchy, index + 1, _grown(hierarchy, index + 1, r))
+    # Unknowns of e that make the size even are zero, as its halo is.
+    halves = (n // 2 if k in level.axes else n for k, n in enumerate(m))
+    return transfer.interpolate(level.weights, e[tuple(slice(n + 2) for n in halves)])
 
 
 def _grown(hierarchy, index, b):

@@ -28,6 +28,7 @@ class Kind(NamedTuple):
         inner: dtype of the conjugate gradients, and of the set-up of the cycle.
         estimate: whether the error is estimated.
         coarsening: see `coarsening.schedule`.
+        line_smoother: see `cycles.build_hierarchy`.
     """
 
     periodic: tuple[int, ...]
@@ -35,6 +36,7 @@ class Kind(NamedTuple):
     inner: str
     estimate: bool
     coarsening: Schedule = ()
+    line_smoother: bool = False
 
 
 class Limits(NamedTuple):
@@ -154,7 +156,11 @@ def prepare(planes: Stencil, kind: Kind) -> tuple[Prepared, jax.Array]:
     low = {offset: a.astype(kind.inner) for offset, a in values.items()}
     low = jax.lax.optimization_barrier(low)
     hierarchy = cycles.build_hierarchy(
-        low, periodic, singular=kind.singular, coarsening=kind.coarsening
+        low,
+        periodic,
+        singular=kind.singular,
+        coarsening=kind.coarsening,
+        line_smoother=kind.line_smoother,
     )
     hierarchy = cycles.single(hierarchy)
     fine = {offset: symmetric.halo(a, periodic) for offset, a in values.items()}

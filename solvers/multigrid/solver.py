@@ -14,7 +14,7 @@ from solvers.precision import require_x64
 from solvers.results import SolveRecord, certify
 from solvers.stencils import StencilOperator, is_singular
 
-VARIANTS = ("auto", "point")
+VARIANTS = ("auto", "point", "lines")
 PRECISIONS = ("auto", "float32", "float64")
 ROUGH = 1e3  # largest over smallest diagonal entry; beyond it "auto" takes float64
 MAXITER = 200
@@ -46,7 +46,10 @@ class MultigridPCG:
             `SolveRecord.algebraic_error`.
         error_goal: iterate until the estimate is below, too; implies it.
         variant: "point" coarsens all axes on every level; "auto" looks at the
-            couplings of each system first, see `coarsening.schedule`.
+            couplings of each system first and may coarsen the strong axes alone, see
+            `coarsening.schedule`; "lines" smooths by lines along every axis, see
+            `lines`. An iteration of "lines" costs about four times as much, which pays
+            where the strong axis changes from place to place.
 
     Raises:
         ValueError: for another `inner` or variant, or an error_goal that is not
@@ -166,7 +169,8 @@ class MultigridPCG:
             diagonals = (next(iter(p.values())) for p in planes)
             rough = any(d.max() > ROUGH * d.min() for d in diagonals)
             inner = "float64" if rough else "float32"
-        return Kind(periodic, singular, inner, self.estimate_error, levels)
+        lines = self.variant == "lines"
+        return Kind(periodic, singular, inner, self.estimate_error, levels, lines)
 
     def _limits(self, rtol, maxiter, num_dims):
         """Tolerance, error goal, iterations, and those that may be foreseen."""
