@@ -319,7 +319,8 @@ def true_residual(system: sequence.LinearSystem, x: np.ndarray) -> float:
     x = np.asarray(x)
     if not (np.isfinite(x).all() and np.isfinite(system.rhs).all()):
         return np.nan
-    return system.relative_residual(x.astype(np.result_type(x, np.float64)))
+    kind = np.result_type(x, np.float64)
+    return system.relative_residual(x.astype(kind, copy=False))
 
 
 def _check_finite(fields: Mapping[str, np.ndarray]) -> None:

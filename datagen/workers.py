@@ -110,9 +110,9 @@ class Worker:
         return f"{text}: {last[:200]}" if last else text
 
     def ask_to_leave(self) -> None:
-        """Drops its shard; it leaves before the next sample."""
+        """Lets it drop its shard and leave before the next sample."""
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.terminate() if self.ready else self.process.kill()
 
     def close(self, deadline: float) -> None:
         """Waits until the deadline, then kills; frees the pipes."""
@@ -177,7 +177,7 @@ class Farm:
         """Ends all workers within `GRACE_SECONDS`."""
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self._workers:
-            if worker.shard is not None:
+            if worker.shard is not None or not worker.ready:
                 worker.ask_to_leave()
         while self._workers:
             self._workers.pop().close(deadline)
