@@ -213,7 +213,8 @@ class Worker:
 def main():
     """Answers line by line until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not get among the answers
+    # What libraries print must not get among the answers.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     worker = Worker()
     for line in sys.stdin:
         try:

@@ -34,7 +34,6 @@ RS = (
     {},
     {"strength": ["classical", {"theta": 0.1}]},
     {"strength": ["classical", {"theta": 0.5}]},
-    {"CF": "PMIS"},
 )
 SA = (
     {},
