@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import importlib
-import importlib.metadata
 import io
 import json
 import os
@@ -19,13 +17,12 @@ import numpy as np
 from datagen.discretisation import Twin
 from datagen.ladder import Ladder, Solved
 from datagen.plan import Plan, Shard, sample_rng, steps_of
+from datagen.provenance import provenance
 from datagen.reports import SampleReport
 from datagen.storage import commit, ledger, well
-from solvers import preconditioners, sequence
 
 Record = dict[str, Any]
 SampleFn = Callable[[SampleReport], None]
-PROVENANCE = ("numpy", "scipy", "h5py", "jax", "jaxlib")
 
 
 class RunError(RuntimeError):
@@ -365,29 +362,6 @@ def _cost(plan: Plan, start: str, cpu: float, wall: float, *, adopted: bool = Fa
         "cpu_s": cpu,
         "wall_s": wall,
     }
-
-
-def provenance(solver: dict[str, Any]) -> dict[str, str]:
-    """Versions of what computes, without anything that changes from run to run.
-
-    Args:
-        solver: `plan.solver`; method and fallbacks decide what is recorded, not what
-            happens to be imported, so that resumed runs give the same bytes.
-    """
-    versions = {"python": platform.python_version()}
-    for name in PROVENANCE:
-        versions[name] = importlib.metadata.version(name)
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    versions["blas"] = f"{blas.get('name', '')} {blas.get('version', '')}".strip()
-    choices = [solver, *solver["fallbacks"]]
-    methods = [choice["method"] for choice in choices]
-    names = [choice["settings"].get("preconditioner", "none") for choice in choices]
-    petsc = (sequence.PETSC_PREFIX, *preconditioners.PETSC_PRECONDITIONERS)
-    if any(name.startswith(petsc) for name in methods + names):
-        versions["petsc4py"] = importlib.import_module("petsc4py").__version__
-    if any(sequence.method_info(method).grid for method in methods):
-        versions["jax_backend"] = importlib.import_module("jax").default_backend()
-    return versions
 
 
 def log_event(plan: Plan, event: dict[str, Any]) -> None:

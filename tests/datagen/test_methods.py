@@ -18,6 +18,7 @@ from datagen.ladder import COLD, DIRECT, FALLBACK, PLANNED, Ladder, Solved
 from datagen.methods import MethodError, resolve
 from datagen.plan import create_problem, load_plan, make_plan, sample_rng
 from datagen.problems.darcy import Darcy
+from datagen.provenance import provenance
 from datagen.reports import SampleReport
 from datagen.storage.read import open_dataset
 from solvers import sequence
@@ -362,7 +363,7 @@ def test_sampling_errors_drop_the_state(monkeypatch):
 def test_provenance_names_what_a_fallback_uses(method, changes, keys):
     if "petsc4py" in keys:
         pytest.importorskip("petsc4py")
-    found = run.provenance(resolved(method, **changes))
+    found = provenance(resolved(method, **changes))
     assert {"petsc4py", "jax_backend"} & found.keys() == keys
 
 
