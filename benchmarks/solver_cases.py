@@ -11,8 +11,15 @@ from solvers.diffusion import cell_diffusion, diffusion_operator
 from solvers.sequence import LinearSystem
 
 Draw = Callable[[np.random.Generator, int], LinearSystem]
-DIRECT = frozenset({"direct", "scipy_spsolve"})
-FACTORISING = DIRECT | {"petsc_mumps_reused", "cholmod_reused", "pardiso_reused"}
+FACTORISING = frozenset(
+    (
+        "direct",
+        "scipy_spsolve",
+        "petsc_mumps_reused",
+        "cholmod_reused",
+        "pardiso_reused",
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
