@@ -106,7 +106,7 @@ class MultigridPCG:
         kind = self._kind(system.operator, [planes])
         limits = self._limits(rtol, maxiter, b.ndim)
         outcome = jax.device_get(refinement.solve(planes, b, x, limits, kind=kind))
-        return self._report(system, outcome, rtol, time.perf_counter() - start)
+        return self._report(system, kind, outcome, rtol, time.perf_counter() - start)
 
     def solve_batch(
         self, systems: Sequence, *, rtol: float, maxiter: int | None = None
@@ -144,14 +144,15 @@ class MultigridPCG:
         planes = {o: np.stack([p[o] for p in planes]) for o in planes[0]}
         limits = self._limits(rtol, maxiter, b.ndim - 1)
         outcomes = jax.device_get(
-            refinement.solve_many(planes, b, limits, kind=kinds.pop())
+            refinement.solve_many(planes, b, limits, kind=(kind := kinds.pop()))
         )
         seconds = (time.perf_counter() - start) / len(systems)
+        outcomes = [
+            Outcome(*(field[i] for field in outcomes)) for i in range(len(systems))
+        ]
         return [
-            self._report(
-                system, Outcome(*(field[i] for field in outcomes)), rtol, seconds
-            )
-            for i, system in enumerate(systems)
+            self._report(system, kind, outcome, rtol, seconds)
+            for system, outcome in zip(systems, outcomes, strict=True)
         ]
 
     def reset(self) -> None:
@@ -178,7 +179,7 @@ class MultigridPCG:
             return Limits(rtol, self.error_goal, MAXITER, LONGEST[num_dims])
         return Limits(rtol, self.error_goal, maxiter, math.inf)
 
-    def _report(self, system, outcome, rtol, seconds):
+    def _report(self, system, kind, outcome, rtol, seconds):
         """Solution and record from what a compiled program returned."""
         x, iterations = outcome.x, int(outcome.iterations)
         failure, advice = "", "try method 'direct'"
@@ -187,6 +188,9 @@ class MultigridPCG:
             advice += "; mg_pcg needs a symmetric positive definite A"
         elif outcome.stalled:
             failure = f"stalls at {outcome.norm:.1e} after {iterations} iterations"
+        elif kind.singular and _has_mean(system.rhs, rtol):
+            failure = "A maps constants to zero, but the mean of b is not zero"
+            advice = "subtract the mean of b, or fix a boundary value"
         if not np.isfinite(x).all() and (unusable := not_finite(system)):
             failure, advice = unusable, CHECK_INPUT
         return x, certify(
@@ -204,6 +208,11 @@ class MultigridPCG:
             relative_residual=float(outcome.norm),
             algebraic_error=float(outcome.error),
         )
+
+
+def _has_mean(b, rtol):
+    """Whether the mean alone keeps b from being reached within rtol."""
+    return abs(np.mean(b)) * np.sqrt(np.size(b)) > rtol * np.linalg.norm(b)
 
 
 def _upper_half(operator):
