@@ -41,7 +41,7 @@ def schedule(systems: Sequence[dict[tuple[int, ...], np.ndarray]]) -> Schedule:
 
 def _strengths(systems):
     """Per axis the sum of all conductances that join its layers, up to a factor."""
-    strengths = np.zeros(len(next(iter(systems[0]))))
+    strengths = [0.0] * len(next(iter(systems[0])))
     for planes in systems:
         for offset, a in planes.items():
             if any(offset):
@@ -49,5 +49,7 @@ def _strengths(systems):
                     slice(max(0, -o), n - max(0, o))
                     for o, n in zip(offset, a.shape, strict=True)
                 )
-                strengths += np.abs(offset) * float(np.sum(a[inside]))
-    return np.abs(strengths)
+                total = float(a[inside].sum())
+                for axis, step in enumerate(offset):
+                    strengths[axis] += abs(step) * total
+    return [abs(total) for total in strengths]

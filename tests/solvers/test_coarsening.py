@@ -156,7 +156,6 @@ def test_anisotropy_needs_no_more_iterations_than_the_cube():
 @pytest.mark.parametrize(
     ("shape", "lengths", "boundaries", "most"),
     [
-        ((66, 66), (256, 32), "dirichlet", 13),
         ((67, 65), (1, 100), "neumann", 13),
         ((64, 64), (10, 1), "periodic", 13),
         ((63, 64), (10, 1), "periodic", 18),  # one layer inserted into the weak axis
@@ -169,11 +168,11 @@ def test_boxes_of_any_shape_take_a_dozen_iterations(shape, lengths, boundaries, 
 
 
 @pytest.mark.slow
-def test_thin_channels_take_the_set_up_in_float64():
+def test_thin_channels_run_in_float64():
     """Cells of high contrast between all coarse points: weights lose their digits."""
-    shape = (102, 102)
+    shape = (130, 130)
     field = gaussian_field(shape, alpha=2.0, tau=12.0, seed=0)
     a = np.where(abs(field) < 0.08, 1e4, 1.0)
-    operator = diffusion_operator(a, (1 / 101, 1 / 101))
+    operator = diffusion_operator(a, (1 / 129, 1 / 129))
     one = LinearSystem(operator, np.ones(operator.grid_shape))
     assert iterations(one) < 0.8 * iterations(one, inner="float32")
