@@ -14,21 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from solvers import fast_diagonalization, reference
+from solvers import reference, scaled_system
 from solvers.inputs import CHECK_INPUT, not_finite
 from solvers.precision import require_x64
 from solvers.results import SolveRecord, certify
-from solvers.roughness import is_continuous, largest_ratio
-from solvers.star import Star, along, planes_of, star_of, total_links
+from solvers.scaled_system import FORMS
+from solvers.star import Star, planes_of, star_of
 from solvers.stencils import is_singular
 
-FORMS = ("auto", "scaled", "unscaled")
 MAX_REFINEMENTS = 8
 INNER_RTOL = 1e-4  # further down, float32 residuals drift away from the true ones
 MAXITER = 100
 PATIENCE = 16  # iterations before slow convergence can end a solve
 HOPE = 1.5  # ... if it will take that many times the largest number of iterations
-BAD_INVERSE = 1e-6  # eigenvalues below, in units of the first one above 0, count as 0
 
 
 class FFTPCG:
@@ -112,7 +110,7 @@ class FFTPCG:
         while True:
             out = _solve(
                 arrays,
-                _tables(lines),
+                scaled_system.tables_of(lines),
                 _Limits(rtol, maxiter, self.error_goal),
                 singular,
                 FORMS.index(self.form),
@@ -160,7 +158,7 @@ class FFTPCG:
             start = time.perf_counter()
             out = _solve_batch(
                 jax.tree.map(lambda *parts: np.stack(parts), *arrays),
-                _tables(lines),
+                scaled_system.tables_of(lines),
                 _Limits(rtol, maxiter, self.error_goal),
                 np.asarray(singular),
                 FORMS.index(self.form),
@@ -208,15 +206,6 @@ class _Limits(NamedTuple):
     rtol: float
     maxiter: int
     error_goal: float
-
-
-class _Table(NamedTuple):
-    """One axis: basis of `Line`, its weights, and the least eigenvalue above zero."""
-
-    values: jax.Array
-    vectors: jax.Array
-    weights: jax.Array
-    gap: jax.Array
 
 
 class _Progress(NamedTuple):
@@ -273,19 +262,6 @@ def _typical_diagonal(diagonal):
     return diagonal[diagonal.shape[0] // 2].mean()
 
 
-@functools.lru_cache(maxsize=32)
-def _tables(lines) -> tuple[_Table, ...]:
-    """Device arrays for the axes of a grid, vectors in float32."""
-    tables = []
-    for line in lines:
-        values, vectors = fast_diagonalization.basis(line)
-        above = values[values > 1e-9 * max(values.max(), 1e-9)]
-        gap = np.float64(above.min() if above.size else 1.0)
-        table = (values, vectors.astype(np.float32), line.weights(), gap)
-        tables.append(_Table(*map(jax.device_put, table)))
-    return tuple(tables)
-
-
 def _record(system, out, rtol, maxiter, singular, seconds):
     advice = "try method 'mg_pcg' or 'direct'"
     failure = ""
@@ -327,14 +303,18 @@ def _program(arrays, tables, limits, singular, form, *, periodic, estimate):
     b = b - jnp.where(singular, jnp.mean(b), 0.0)
 
     def apply(x):
-        return scale * _apply_planes(arrays.diagonal, arrays.couplings, x, periodic)
+        return scale * scaled_system.apply_planes(
+            arrays.diagonal, arrays.couplings, x, periodic
+        )
 
     parts = tuple(c * scale for c in arrays.couplings)
     star = star_of(arrays.diagonal * scale, parts, periodic, jnp)
     star = Star(*jax.tree.map(lambda a: a.astype(jnp.float32), star[:2]), periodic)
     star = Star(*jax.lax.optimization_barrier(star[:2]), periodic)
     ends, sides = reference.end_ratios(star, jnp)
-    D, scaled_star, precondition = _scaled_system(star, apply, tables, form)
+    D, scaled_star, precondition = scaled_system.scaled_system(
+        star, apply, tables, form
+    )
 
     def unfinished(s: _Progress):
         error = _error(s, b)
@@ -352,7 +332,7 @@ def _program(arrays, tables, limits, singular, form, *, periodic, estimate):
             anchor = jnp.where(unknown, 0.0, _squared_error(s) / s.norm**2)
             s = s._replace(anchor=anchor)
         y, s = _iterate(
-            lambda p: _apply_star(scaled_star, p),
+            lambda p: scaled_system.apply_star(scaled_star, p),
             precondition,
             D * s.r,
             s,
@@ -388,62 +368,6 @@ def _solve_batch(arrays, tables, limits, singular, form, **static):
     one = functools.partial(_program, **static)
     batched = jax.vmap(one, in_axes=(0, None, None, 0, None))
     return batched(arrays, tables, limits, singular, form)
-
-
-def _scaled_system(star, apply, tables, form):
-    """D [*grid], the star of D A D in float32 and M, an approximation of its inverse.
-
-    References:
-        Concus, Golub (1973), section 3: the shift is the mean of the potential that
-        the scaling brings, D div(a grad D), and of the reaction term.
-    """
-    num_dims = star.excess.ndim
-    weights = [table.weights.astype(jnp.float32) for table in tables]
-    typical = reference.typical_links(star, weights, _total)
-    links = total_links(star)
-    usable = links > 0  # False for an unknown without neighbours
-    degrees = reference.degrees(star, weights, typical, jnp)
-    a = jnp.where(usable, links, 1.0) / jnp.where(usable, degrees, 1.0)
-    ratios = [
-        largest_ratio(link, axis, axis in star.periodic, jnp)
-        for axis, link in enumerate(star.links)
-    ]
-    step = jnp.log(jnp.stack(ratios).max())
-    smooth = is_continuous(step, a.max() / a.min(), jnp)
-    smooth = jnp.where(form == 0, smooth, form == FORMS.index("scaled"))
-    D = jnp.where(smooth, 1 / jnp.sqrt(a), 1.0)
-    D = jax.lax.optimization_barrier(D.astype(jnp.float32))
-    # In float64: what remains of a sum of large terms decides on the smooth modes.
-    wide = D.astype(jnp.float64)
-    excess = (wide * apply(wide)).astype(jnp.float32)
-    scaled = []
-    for axis, link in enumerate(star.links):
-        halo = _halo(D, axis, axis in star.periodic)
-        before = halo[along(axis, slice(None, -1))]
-        scaled.append(link * before * halo[along(axis, slice(1, None))])
-    system = jax.lax.optimization_barrier((excess, tuple(scaled)))
-    core = reference.interior(star)
-    ratio = (excess / reference.volumes(weights))[core]
-    shift = jnp.maximum(_total(ratio) / ratio.size, 0.0)
-    values = shift
-    for axis, (t, table) in enumerate(zip(typical, tables, strict=True)):
-        values = values + reference.on_axis(t * table.values, axis, num_dims)
-    gaps = [t * table.gap for t, table in zip(typical, tables, strict=True)]
-    gap = jnp.stack([jnp.where(g > 0, g, jnp.inf) for g in gaps]).min()
-    values = jnp.where(values < BAD_INVERSE * gap, gap, values)
-    inverse = jax.lax.optimization_barrier((1 / values).astype(jnp.float32))
-    vectors = [table.vectors for table in tables]
-    return D, Star(*system, star.periodic), lambda r: _transformed(vectors, inverse, r)
-
-
-def _transformed(vectors, inverse, r):
-    """(Q_1 x Q_2 ...) inverse (Q_1 x Q_2 ...)^T r: every product moves an axis last."""
-    for Q in vectors:
-        r = jax.lax.dot_general(r, Q, (((0,), (0,)), ((), ())))
-    r = r * inverse
-    for Q in vectors:
-        r = jax.lax.dot_general(r, Q, (((0,), (1,)), ((), ())))
-    return r
 
 
 def _iterate(apply, precondition, r, s: _Progress, *, target, limits):
@@ -518,46 +442,3 @@ def _squared_error(s: _Progress):
     rate = jnp.minimum(rate, 0.95)
     rest = jnp.maximum(s.decreases[-1] * rate / (1 - rate), s.anchor * s.norm**2)
     return jnp.where(known > 0, rest, jnp.where(s.norm > 0, jnp.inf, 0.0))
-
-
-def _total(values):
-    """The sum of all entries, by a dot product: sums are not vectorised on CPUs."""
-    return jnp.vdot(values, jnp.ones_like(values))
-
-
-def _halo(p, axis, periodic):
-    """One more entry at both ends of an axis: zero, or from the other end."""
-    width = [(0, 0)] * p.ndim
-    width[axis] = (1, 1)
-    return jnp.pad(p, width, mode="wrap" if periodic else "constant")
-
-
-def _apply_star(star, p):
-    """A p, from p with a halo on all sides: one array in memory, not one per axis."""
-    halo = p
-    for axis in range(p.ndim):
-        halo = _halo(halo, axis, axis in star.periodic)
-    halo = jax.lax.optimization_barrier(halo)
-    core = (slice(1, -1),) * p.ndim
-    p = halo[core]
-    q = star.excess * p
-    for axis, link in enumerate(star.links):
-        for shift, own in ((0, slice(None, -1)), (2, slice(1, None))):
-            window = slice(shift, shift + p.shape[axis])
-            other = halo[(*core[:axis], window, *core[axis + 1 :])]
-            q = q + link[along(axis, own)] * (p - other)
-    return q
-
-
-def _apply_planes(diagonal, couplings, x, periodic):
-    y = diagonal * x
-    for axis, coupling in enumerate(couplings):
-        if axis in periodic:
-            y = y + coupling * jnp.roll(x, -1, axis) + jnp.roll(coupling * x, 1, axis)
-            continue
-        first, last = along(axis, slice(None, -1)), along(axis, slice(1, None))
-        for source, width in ((last, (0, 1)), (first, (1, 0))):
-            widths = [(0, 0)] * x.ndim
-            widths[axis] = width
-            y = y + jnp.pad(coupling[first] * x[source], widths)
-    return y
