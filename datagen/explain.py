@@ -215,7 +215,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=COLOURS[k], label=LEGEND[k]) for k in COLOURS if k in kinds]
-    ax.legend(handles=handles, loc="lower right", frameon=False)
+    ax.legend(handles=handles, loc="upper right", frameon=False)
     figure.suptitle(
         f"{report['name']}: time to solve one system to a true residual of "
         f"{report['rtol']:g}\n{report['num_samples']} samples, one thread, set-up "
