@@ -219,31 +219,31 @@ def table(rows: list[dict], *, header: bool = True) -> str:
 
 
 def draw(rows: list[dict], path: str) -> None:
-    """Test error and data error over the tolerance, one colour per method."""
+    """Test errors over the error of the training data, one colour per method."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(9.0, 4.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     names = {"mg_pcg": "multigrid CG", "cg": "CG", "minres": "MINRES"}
     for color, method in zip(("C0", "C1", "C2"), names, strict=True):
-        ours = [r for r in rows if r["method"] == method and not r["seed"]]
-        x, label = [r["rtol"] for r in ours], names[method]
-        for key, style, what in (
-            ("test_error", "o-", "FNO"),
-            ("own_test_error", "s:", "FNO, as its own test split shows it"),
-            ("data_error", "x--", "data"),
-        ):
-            y = [r[key] for r in ours]
-            axis.loglog(x, y, style, color=color, label=f"{label}: {what}")
-    for row in (r for r in rows if r["seed"]):
-        axis.loglog(row["rtol"], row["test_error"], "o", color="C0", mfc="none")
-    axis.invert_xaxis()
-    axis.set_ylim(bottom=1e-6)
-    axis.set_xlabel("relative residual at which the samples were accepted")
-    axis.set_ylabel("relative L2 error")
-    figure.legend(fontsize="small", loc="outside right upper")
+        ours = [r for r in rows if r["method"] == method]
+        x = [r["data_error"] for r in ours]
+        label = f"data by {names[method]}"
+        axis.loglog(x, [r["test_error"] for r in ours], "o", color=color, label=label)
+        own = [r["own_test_error"] for r in ours]
+        axis.loglog(x, own, "s", ms=9, mfc="none", color=color)
+        for row in (r for r in ours if not r["seed"]):
+            place = (row["data_error"], row["test_error"])
+            text = f"{row['rtol']:g}"
+            axis.annotate(text, place, (0, 8), textcoords="offset points", ha="center")
+    axis.plot([], [], "ks", mfc="none", label="as its own test split shows it")
+    axis.plot(axis.get_xlim(), axis.get_xlim(), ":", color="gray", label="y = x")
+    axis.set_ylim(0.5 * min(r["own_test_error"] for r in rows), 0.5)
+    axis.set_xlabel("relative L2 error of the training data (numbers: residual)")
+    axis.set_ylabel("relative L2 test error of the FNO")
+    axis.legend(fontsize="small", loc="upper left")
     figure.savefig(path, dpi=150)
     plt.close(figure)
     print(f"wrote {os.fspath(path)}")
