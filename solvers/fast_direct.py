@@ -4,33 +4,33 @@ import time
 
 import numpy as np
 
+from solvers.fast_inverse import FastInverse
 from solvers.inputs import CHECK_INPUT, not_finite
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
-from solvers.separable import basis_of, separate
+from solvers.separable import separate
 from solvers.star import planes_of, star_of
-from solvers.stencils import is_singular
+from solvers.stencils import double, is_singular
 
 MAX_REFINEMENTS = 3
 ADVICE = "try method 'fft_pcg', 'mg_pcg' or 'direct'"
-NULL = 1e-13  # eigenvalues below, relative to the largest, count as zero
+SINGULAR_ADVICE = "the matrix may be singular or not symmetric; " + ADVICE
 
 
 class FastDirect:
     """Solves symmetric star stencils whose coefficients are constant or separable.
 
     A = sum_k T_k x (weights of the other axes) with one tridiagonal matrix T_k per
-    axis, see `solvers.separable.separate`: the eigenvectors of all T_k diagonalise A,
-    which costs 4 n products per unknown and axis of n unknowns, in float64. Definite or
-    not; any mixture of walls, closed, Robin and periodic sides; singular systems get
-    the solution of mean zero. Other operators are refused in the record.
+    axis, see `solvers.separable.separate`: the eigenvectors of all T_k, or of all but
+    the last, make A diagonal or tridiagonal (`solvers.fast_inverse`), in float64. They
+    are applied by FFT where they are sines or cosines, which they are for constant
+    coefficients between any walls, closed and periodic sides. Definite or not, Robin
+    sides too; singular systems get the solution of mean zero. Other operators are
+    refused in the record.
 
-    The eigenvectors are kept while the matrix stays the same; solutions do not depend
-    on that.
-
-    References:
-        Lynch, Rice, Thomas (1964), Direct solution of partial difference equations by
-        tensor product methods, Numer. Math. 6.
+    What belongs to the matrix is kept while it stays the same; solutions do not depend
+    on that. The same operator object counts as unchanged as long as its solutions have
+    the residual they should.
     """
 
     def __init__(self):
@@ -53,94 +53,104 @@ class FastDirect:
             TypeError: if the operator is not a `StencilOperator`.
             ValueError: if it is not one star stencil.
         """
-        planes = planes_of(system.operator, "fast_direct")
         start = time.perf_counter()
-        x, solves = np.full(system.operator.grid_shape, np.nan), 0
-        failure, advice = not_finite(system), CHECK_INPUT
-        if not failure:
-            failure, advice = self._keep(planes, system.operator), ADVICE
-        setup = time.perf_counter() - start
-        if not failure:
-            x, solves = self._refined(system, rtol)
-            advice = "the matrix may be singular or not symmetric; " + ADVICE
-            sum_b = abs(system.rhs.sum())
-            if self._singular and sum_b > rtol * np.linalg.norm(system.rhs):
-                failure = "A is singular and b is not orthogonal to the constants"
-                advice = "subtract the mean from b"
-        seconds = time.perf_counter() - start
-        return x, certify(
-            system,
-            x,
-            rtol=rtol,
-            advice=advice,
-            failure=failure,
-            method="fast_direct",
-            iterations=0,
-            matvecs=solves,
-            preconditioner_applications=solves,
-            seconds=seconds,
-            relative_residual=float("nan"),
-            phases=PhaseSeconds(setup=setup, preconditioner=seconds - setup),
-        )
+        trusted = system.operator is self._operator
+        failure, advice = self._keep(system)
+        clock = start, time.perf_counter() - start
+        if failure:
+            x = np.full(system.operator.grid_shape, np.nan)
+            return x, _record(system, x, rtol, clock, 0, failure, advice)
+        x, record = self._refined(system, rtol, clock)
+        if not record.converged and trusted:
+            self._operator = None  # it may have been changed in place
+            return self.solve(system, rtol=rtol)
+        return x, record
 
     def reset(self) -> None:
-        """Drops the eigenvectors."""
-        self._kept, self._failure = None, ""
-        self._vectors, self._inverse = (), None
+        """Drops what is kept."""
+        self._operator = self._kept = self._inverse = None
+        self._singular, self._failure = False, ""
 
     def close(self) -> None:
-        """Drops the eigenvectors."""
+        """Drops what is kept."""
         self.reset()
 
-    def _keep(self, planes, operator):
-        """Makes the eigenvectors unless they are there; returns what prevents it."""
-        diagonal, couplings = planes
-        kept = (operator.periodic, diagonal, *couplings)
-        if self._kept is not None and _same(kept, self._kept):
-            return self._failure
-        self._kept = tuple(np.copy(part) for part in kept)
+    def _keep(self, system):
+        """Makes the inverse unless it is there; what prevents it, and advice."""
+        operator = system.operator
+        if operator is self._operator:
+            broken = not_finite(system._replace(operator=None))
+            return broken, CHECK_INPUT
+        diagonal, couplings = planes_of(operator, "fast_direct")
+        if broken := not_finite(system):
+            return broken, CHECK_INPUT
+        kept = (np.array(operator.periodic), diagonal, *couplings)
+        if self._kept is None or not _same(kept, self._kept):
+            self.reset()
+            self._failure = self._invert(diagonal, couplings, operator)
+            self._kept = tuple(np.copy(part) for part in kept)
+        self._operator = None if self._failure else operator
+        return self._failure, ADVICE
+
+    def _invert(self, diagonal, couplings, operator):
+        """Makes the inverse; returns what prevents it."""
+        if np.iscomplexobj(operator.coefficients):
+            return "A is complex"
         scale = np.abs(diagonal).max(initial=0.0) or 1.0
         scale = -scale if diagonal.mean() < 0 else scale
         couplings = tuple(c / scale for c in couplings)
-        star = star_of(diagonal / scale, couplings, operator.periodic)
-        factors = separate(star)
-        self._failure = ""
+        factors = separate(star_of(diagonal / scale, couplings, operator.periodic))
         if isinstance(factors, str):
-            self._failure = "A is not separable: " + factors
-        else:
-            total, self._vectors = 0.0, []
-            for axis, pair in enumerate(zip(*factors, strict=True)):
-                values, vectors = basis_of(*pair, axis in operator.periodic)
-                total = np.add.outer(total, values)
-                self._vectors.append(vectors)
-            null = abs(total) <= NULL * abs(total).max()
-            self._singular = is_singular(operator)
-            total = np.where(null, np.inf, total) if self._singular else total
-            with np.errstate(divide="ignore"):
-                self._inverse = 1 / (scale * total)
-        return self._failure
+            return "A is not separable: " + factors
+        self._singular = is_singular(operator)
+        self._inverse = FastInverse(
+            factors, operator.periodic, scale=scale, singular=self._singular
+        )
+        return ""
 
-    def _refined(self, system, rtol):
-        """A solution and how many times the eigenvectors were used for it."""
-        unit = unit_of(system.rhs)
-        b = system.rhs / unit
-        target = rtol * np.linalg.norm(b)
-        x, r, solves = np.zeros(b.shape), b, 0
-        while solves == 0 or (np.linalg.norm(r) > target and solves <= MAX_REFINEMENTS):
-            x = x + self._solve(r)
-            if self._singular:
-                x -= x.mean()
-            r, solves = system.operator.residual(x[None], b[None])[0], solves + 1
-        return x * unit, solves
+    def _refined(self, system, rtol, clock):
+        """A solution and its record, whose residual decides about refinements."""
+        b, failure = double(system.rhs), ""
+        unit, advice = unit_of(b), SINGULAR_ADVICE
+        b = b if unit == 1 else b / unit
+        if self._singular and abs(b.sum()) > rtol * np.linalg.norm(b):
+            failure = "A is singular and b is not orthogonal to the constants"
+            advice = "subtract the mean from b"
+        x, r, solves = 0.0, b, 0
+        while True:
+            step = self._applied(r)
+            x, solves = step if solves == 0 else x + step, solves + 1
+            solution = x if unit == 1 else x * unit
+            record = _record(system, solution, rtol, clock, solves, failure, advice)
+            hopeless = failure or not np.isfinite(record.true_relative_residual)
+            if record.converged or hopeless or solves > MAX_REFINEMENTS:
+                return solution, record
+            r = system.operator.residual(x[None], b[None])[0]
 
-    def _solve(self, r):
-        """(Q_1 x Q_2 ...) inverse (Q_1 x Q_2 ...)^T r; products move an axis last."""
-        for Q in self._vectors:
-            r = (r.reshape(Q.shape[0], -1).T @ Q).reshape(*r.shape[1:], -1)
-        r = r * self._inverse
-        for Q in self._vectors:
-            r = (r.reshape(Q.shape[0], -1).T @ Q.T).reshape(*r.shape[1:], -1)
-        return r
+    def _applied(self, r):
+        if np.iscomplexobj(r):
+            return self._inverse(r.real.copy()) + 1j * self._inverse(r.imag.copy())
+        return self._inverse(r)
+
+
+def _record(system, x, rtol, clock, solves, failure, advice):
+    """The certificate; `clock` is the start and the seconds of the set-up."""
+    start, setup = clock
+    seconds = time.perf_counter() - start
+    return certify(
+        system,
+        x,
+        rtol=rtol,
+        advice=advice,
+        failure=failure,
+        method="fast_direct",
+        iterations=0,
+        matvecs=solves,
+        preconditioner_applications=solves,
+        seconds=seconds,
+        relative_residual=float("nan"),
+        phases=PhaseSeconds(setup=setup, preconditioner=seconds - setup),
+    )
 
 
 def _same(new, old):

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from solvers import reference
-from solvers.fast_diagonalization import Basis, basis, generalised_basis
+from solvers.fast_diagonalization import Basis, Line, basis, generalised_basis
 from solvers.star import Star, inner
 
 TOLERANCE = 1e-6  # relative: each refinement with the separable part gains that much
+ROUNDING = 2e-13  # relative: of links and weights that count as constant
 
 
 class Factors(NamedTuple):
@@ -50,11 +51,17 @@ def separate(star: Star) -> Factors | str:
             )
         lines.append(line)
     volume = reference.volumes(weights)
-    mean = (star.excess / volume).mean()
-    parts = []
-    for axis in range(num_dims):
-        others = tuple(k for k in range(num_dims) if k != axis)
-        parts.append((star.excess / volume).mean(others) - mean * (axis > 0))
+    density = star.excess / volume
+    parts = [
+        density.mean(tuple(k for k in range(num_dims) if k != axis))
+        for axis in range(num_dims)
+    ]
+    # A constant can stand along any axis: the first has it, the others are zero in the
+    # middle, so that what is left there are sides.
+    middles = [part[part.size // 2] for part in parts]
+    shift = sum(middles) - (num_dims - 1) * density.mean()
+    parts = [part - middle for part, middle in zip(parts, middles, strict=True)]
+    parts[0] = parts[0] + shift
     model = sum(reference.on_axis(p, k, num_dims) for k, p in enumerate(parts)) * volume
     size = TOLERANCE * max(abs(link).max(initial=0.0) for link in star.links)
     if not _close(star.excess, model, size):
@@ -99,24 +106,51 @@ def _matrix(links, excess, periodic):
     return T
 
 
+class Known(NamedTuple):
+    """T = scale times that of a line plus shift W, W = middle times its weights."""
+
+    line: Line
+    scale: float
+    middle: float
+    shift: float
+
+    def values(self, values: np.ndarray) -> np.ndarray:
+        """Eigenvalues of T from those of the line."""
+        return values * self.scale / self.middle + self.shift
+
+
+def recognise(matrix: np.ndarray, weights: np.ndarray, periodic: bool) -> Known | None:
+    """The line of constant coefficients that T and W, see `Factors`, belong to."""
+    n = weights.size
+    if n == 1:
+        return None
+    middle, excess = weights[n // 2], matrix.sum(1)
+    faces = _faces(matrix, periodic)
+    scale = faces[1:2].mean()
+    shift = excess[n // 2] / middle
+    # Sums over the grid and differences of couplings leave some rounding.
+    shift = 0.0 if abs(shift) * middle <= ROUNDING * scale else shift
+    star = Star(excess - shift * weights, (faces,), (0,) * periodic)
+    ends, _ = reference.end_ratios(star)
+    sides = np.array([[weights[0] / middle, weights[-1] / middle]])
+    (line,) = reference.unit_lines((n,), star.periodic, ends, sides)
+    model = scale * line.matrix() + np.diag(shift * weights)
+    differ = abs(model - matrix).max() > ROUNDING * scale
+    if differ or not np.allclose(weights, middle * line.weights(), rtol=ROUNDING):
+        return None
+    return Known(line, scale, middle, shift)
+
+
 def basis_of(matrix: np.ndarray, weights: np.ndarray, periodic: bool) -> Basis:
     """Eigenvalues and vectors of T q = lambda W q, see `Factors`.
 
     Constant coefficients get the closed formulas, from a cache.
     """
-    n = weights.size
-    if n > 1:
-        star = Star(matrix.sum(1), (_faces(matrix, periodic),), (0,) * periodic)
-        ends, _ = reference.end_ratios(star)
-        middle = weights[n // 2]
-        sides = np.array([[weights[0] / middle, weights[-1] / middle]])
-        (line,) = reference.unit_lines((n,), star.periodic, ends, sides)
-        scale = star.links[0][1:2].mean()
-        alike = np.allclose(scale * line.matrix(), matrix, rtol=0, atol=1e-14 * scale)
-        if alike and np.allclose(weights, middle * line.weights(), rtol=1e-14):
-            values, vectors = basis(line)
-            return Basis(values * scale / middle, vectors / np.sqrt(middle))
-    return generalised_basis(matrix, weights)
+    found = recognise(matrix, weights, periodic)
+    if found is None:
+        return generalised_basis(matrix, weights)
+    values, vectors = basis(found.line)
+    return Basis(found.values(values), vectors / np.sqrt(found.middle))
 
 
 def _faces(matrix, periodic):
