@@ -50,7 +50,10 @@ def resolve(
         )
     choice = dict(choice or choose(solver, problem))
     open_keys = [key for key, value in solver.items() if value == "auto"]
-    chosen = {k: v for k, v in choice["settings"].items() if k in open_keys}
+    # What the config leaves open, and what it has no key for.
+    chosen = {
+        k: v for k, v in choice["settings"].items() if k in open_keys or k not in solver
+    }
     solver = {**solver, **chosen, "method": choice["method"]}
     settings = method_settings("method", solver["method"], solver, problem)
     fallbacks = [
@@ -197,6 +200,7 @@ def method_settings(
         "preconditioner": solver["preconditioner"],
         "frozen": solver["frozen"],
         "spd": problem.matrices == "spd",
+        "inner": solver.get("inner", "auto"),
     }
     if offered["preconditioner"] == "auto":
         offered["preconditioner"] = problem.preconditioner

@@ -259,7 +259,7 @@ METHODS: dict[str, Method] = {
     ),
     "mg_pcg": Method(
         "solvers.multigrid.solver:MultigridPCG",
-        (*ERROR, *GUESS, "variant"),
+        (*ERROR, *GUESS, "variant", "inner"),
         needs="spd",
         complex_systems=False,
         grid=True,

@@ -29,6 +29,7 @@ MAX_SPACE_FACTORS = 40_000
 # samples may be rougher than those looked at.
 SMOOTH_STEP = 0.3
 MILD_CONTRAST = 10.0  # up to which fft_pcg takes 20 steps whatever the interfaces
+ROUGH = 1e3  # contrast from which multigrid is set up and iterates in float64
 STRETCHED = 10.0  # ratio of couplings from which point smoothers slow down
 FLAT = 30.0  # the same, from which they are no good any more
 WORTHWHILE = 0.8  # of the work of a factorisation, for which old factors are kept
@@ -161,9 +162,19 @@ TABLE = (
         "couplings along one axis are {anisotropy:.3g} times those along another, too "
         "much for point smoothers, and the factors are small",
     ),
+    # The precision is part of the choice: were it taken system by system, a sample in
+    # the middle of a shard would wait for another program to be compiled.
     Row(
         "mg_pcg",
-        {},
+        {"inner": "float64"},
+        lambda t: t.grid_spd and t.num_dims in (2, 3) and t.contrast > ROUGH,
+        "symmetric positive definite on a {num_dims}-D grid (contrast {contrast:.3g}, "
+        "so in float64): multigrid takes a dozen steps whatever the size, more only "
+        "in thin channels",
+    ),
+    Row(
+        "mg_pcg",
+        {"inner": "float32"},
         lambda t: t.grid_spd and t.num_dims in (2, 3),
         "symmetric positive definite on a {num_dims}-D grid (contrast {contrast:.3g}): "
         "multigrid takes about a dozen steps whatever the size",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-PATIENCE = 20  # iterations before the rate of convergence is judged
+MIN_SEEN = 10  # iterations of this call before its rate is judged
 
 
 class Budget(NamedTuple):
@@ -17,6 +17,7 @@ class Budget(NamedTuple):
         maxiter: largest number of iterations.
         limit: iterations that the whole solve may take as extrapolated from its rate of
             convergence so far; infinity: no matter how many.
+        patience: iterations before that rate is judged.
         done: iterations before this call.
         norm: relative residual norm at its start.
         rtol: where the whole solve ends.
@@ -25,6 +26,7 @@ class Budget(NamedTuple):
     target: jax.Array
     maxiter: jax.Array
     limit: jax.Array
+    patience: jax.Array
     done: jax.Array
     norm: jax.Array
     rtol: jax.Array
@@ -56,6 +58,8 @@ class _State(NamedTuple):
     iterations: jax.Array
     breakdown: jax.Array
     stalled: jax.Array
+    peak: jax.Array
+    since_peak: jax.Array
 
 
 def pcg(
@@ -102,9 +106,12 @@ def pcg(
         r = s.r - alpha * q
         norm = jnp.sqrt(dot(r, r))
         iterations = s.iterations + 1
-        stalled = _stalled(iterations, norm, budget)
+        since_peak = jnp.where(norm > s.peak, 0, s.since_peak + 1)
+        peak = jnp.maximum(norm, s.peak)
+        stalled = _stalled(iterations, norm, peak, since_peak, budget)
         safe = jnp.where(fine, curvature, 1.0)
-        return _State(x, r, p, q, safe, norm, iterations, ~fine, stalled)
+        verdict = iterations, ~fine, stalled, peak, since_peak
+        return _State(x, r, p, q, safe, norm, *verdict)
 
     zero, norm = jnp.zeros_like(r), jnp.sqrt(dot(r, r))
     no = jnp.zeros((), bool)
@@ -118,15 +125,17 @@ def pcg(
         iterations=jnp.zeros((), int),
         breakdown=no,
         stalled=no,
+        peak=norm,
+        since_peak=jnp.zeros((), int),
     )
     end = jax.lax.while_loop(unfinished, step, start)
     return PCGResult(end.x, end.iterations, end.breakdown, end.stalled)
 
 
-def _stalled(iterations, norm, budget):
-    """Whether the rate of convergence so far asks for too many iterations."""
-    total = budget.done + iterations
-    gained = jnp.log(budget.norm * norm.astype(jnp.float64))
-    wanted = jnp.log(budget.rtol)
-    hopeless = total * wanted < budget.limit * jnp.minimum(gained, -1e-3)
-    return (total >= PATIENCE) & hopeless
+def _stalled(iterations, norm, peak, since_peak, budget):
+    """Whether the rate of convergence since its peak asks for too many iterations."""
+    total, norm = budget.done + iterations, norm.astype(jnp.float64)
+    rate = jnp.minimum(jnp.log(norm / peak), -1e-3) / jnp.maximum(since_peak, 1)
+    left = jnp.log(budget.rtol / (budget.norm * norm)) / rate
+    seen = (total >= budget.patience) & (iterations >= MIN_SEEN)
+    return seen & (total + left > budget.limit)

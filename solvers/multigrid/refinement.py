@@ -47,12 +47,14 @@ class Limits(NamedTuple):
         error_goal: accepted estimate of the relative error in the energy norm.
         maxiter: largest number of iterations.
         longest: largest number of iterations that the rate of convergence may ask for.
+        patience: iterations before that rate is judged.
     """
 
     rtol: float
     error_goal: float
     maxiter: int
     longest: float
+    patience: int
 
 
 class Outcome(NamedTuple):
@@ -196,7 +198,6 @@ def solve_one(
     none, no = jnp.zeros((), int), jnp.zeros((), bool)
     start = Outcome(x, norm, error, none, none, no, no)
     end = _refine(ready, b, r, start, limits)
-    x = ready.project(end.x)[tuple(slice(n) for n in b.shape)]
     x = ready.project(end.x)[tuple(slice(n) for n in ready.shape)] * (unit * scale)
     return end._replace(x=x, error=end.error if kind.estimate else jnp.nan)
 
@@ -250,6 +251,7 @@ def _budget(kind, s, limits):
         target=target.astype(kind.inner),
         maxiter=limits.maxiter - s.iterations,
         limit=limits.longest,
+        patience=limits.patience,
         done=s.iterations,
         norm=s.norm,
         rtol=limits.rtol,

@@ -19,9 +19,11 @@ PRECISIONS = ("auto", "float32", "float64")
 ROUGH = 1e3  # largest over smallest diagonal entry; beyond it "auto" takes float64
 MAXITER = 200
 # Without a maxiter of the caller's, a solve ends as soon as its rate of convergence
-# asks for more iterations than this. In two dimensions a direct solve then costs less:
-# 40 iterations take 0.3 to 0.5 of its time from 100 to 400 unknowns per axis.
-LONGEST = {1: math.inf, 2: 60.0, 3: 150.0}
+# asks for many more iterations than are worth it: in two dimensions `direct` takes as
+# long as 150 to 180 from 98 to 421 unknowns per axis. Thin channels take 70 to 130 and
+# end faster than they begin, hence the margin.
+LONGEST = {1: math.inf, 2: 250.0, 3: 400.0}
+PATIENCE = {"float32": 20, "float64": 50}  # iterations before the rate is judged
 
 
 class MultigridPCG:
@@ -104,7 +106,7 @@ class MultigridPCG:
         x = None if x0 is None else _checked("x0", x0, system.operator)
         start = time.perf_counter()
         kind = self._kind(system.operator, [planes])
-        limits = self._limits(rtol, maxiter, b.ndim)
+        limits = self._limits(rtol, maxiter, b.ndim, kind)
         outcome = jax.device_get(refinement.solve(planes, b, x, limits, kind=kind))
         return self._report(system, kind, outcome, rtol, time.perf_counter() - start)
 
@@ -142,10 +144,9 @@ class MultigridPCG:
             )
         b = np.stack([_checked("rhs", s.rhs, s.operator) for s in systems])
         planes = {o: np.stack([p[o] for p in planes]) for o in planes[0]}
-        limits = self._limits(rtol, maxiter, b.ndim - 1)
-        outcomes = jax.device_get(
-            refinement.solve_many(planes, b, limits, kind=(kind := kinds.pop()))
-        )
+        kind = kinds.pop()
+        limits = self._limits(rtol, maxiter, b.ndim - 1, kind)
+        outcomes = jax.device_get(refinement.solve_many(planes, b, limits, kind=kind))
         seconds = (time.perf_counter() - start) / len(systems)
         outcomes = [
             Outcome(*(field[i] for field in outcomes)) for i in range(len(systems))
@@ -173,11 +174,13 @@ class MultigridPCG:
         lines = self.variant == "lines"
         return Kind(periodic, singular, inner, self.estimate_error, levels, lines)
 
-    def _limits(self, rtol, maxiter, num_dims):
+    def _limits(self, rtol, maxiter, num_dims, kind):
         """Tolerance, error goal, iterations, and those that may be foreseen."""
-        if maxiter is None:
-            return Limits(rtol, self.error_goal, MAXITER, LONGEST[num_dims])
-        return Limits(rtol, self.error_goal, maxiter, math.inf)
+        longest, patience = LONGEST[num_dims], PATIENCE[kind.inner]
+        if maxiter is not None:
+            longest = math.inf
+        maxiter = MAXITER if maxiter is None else maxiter
+        return Limits(rtol, self.error_goal, maxiter, longest, patience)
 
     def _report(self, system, kind, outcome, rtol, seconds):
         """Solution and record from what a compiled program returned."""
