@@ -9,7 +9,7 @@ import scipy.sparse.linalg as spla
 
 from solvers import matrices
 from solvers.inputs import CHECK_INPUT, not_finite
-from solvers.patterns import MatrixPattern, stencil_pattern, stencil_values
+from solvers.patterns import MatrixPattern, Pattern, stencil_pattern, stencil_values
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
 from solvers.stencils import StencilOperator, double
@@ -61,6 +61,56 @@ class Factor:
         below = np.diff(self._lu.L.indptr) - 1.0
         beside = np.bincount(self._lu.U.indices, minlength=below.size) - 1.0
         return float(np.sum(2 * below * beside + below)) * (4 if self.is_complex else 1)
+
+
+class OrderedFactor(Factor):
+    """Factors in the order of a pattern, for vectors in the order of the unknowns.
+
+    Args:
+        pattern: of the matrix.
+        entries: [nnz] what `ordered_entries` returned for it.
+
+    Raises:
+        ArithmeticError: if A is singular to SuperLU.
+    """
+
+    def __init__(self, pattern: Pattern, entries: np.ndarray):
+        super().__init__(pattern.matrix(entries), natural(pattern))
+        self._order = pattern.order
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """A^-1 b for b [N], real or complex."""
+        y = super().solve(b[self._order])
+        x = np.empty_like(y)
+        x[self._order] = y
+        return x
+
+
+def natural(pattern: Pattern) -> dict:
+    """Keywords of `splu` for a matrix that is in the order of its pattern."""
+    return ATTEMPTS[0] | {"permc_spec": "NATURAL"} | pattern.settings
+
+
+def ordered_entries(system, known: Pattern | None) -> tuple[Pattern, np.ndarray]:
+    """The pattern of A and its entries [nnz] in that order.
+
+    Args:
+        system: the `LinearSystem`.
+        known: a pattern that A may have; found anew if it has another one.
+    """
+    operator = system.operator
+    if isinstance(operator, StencilOperator) and operator.batch == 1:
+        pattern = stencil_pattern(
+            operator.grid_shape, operator.offsets, operator.periodic
+        )
+        return pattern, pattern.take(stencil_values(operator))
+    A = system.to_csr()
+    if not A.has_canonical_format:
+        A = A.copy()
+        A.sum_duplicates()
+    if not (isinstance(known, MatrixPattern) and known.fits(A)):
+        known = MatrixPattern(A)
+    return known, known.take(A.data)
 
 
 class DirectSolver:
@@ -136,24 +186,11 @@ class DirectSolver:
 
     def _entries(self, system):
         """The entries of A in the order of its pattern, which is found if it is new."""
-        operator = system.operator
-        if isinstance(operator, StencilOperator) and operator.batch == 1:
-            pattern = stencil_pattern(
-                operator.grid_shape, operator.offsets, operator.periodic
-            )
-            values = stencil_values(operator)
-        else:
-            A = system.to_csr()
-            if not A.has_canonical_format:
-                A = A.copy()
-                A.sum_duplicates()
-            pattern, values = self._pattern, A.data
-            if not (isinstance(pattern, MatrixPattern) and pattern.fits(A)):
-                pattern = MatrixPattern(A)
+        pattern, entries = ordered_entries(system, self._pattern)
         if pattern is not self._pattern:
             self.reset()
             self._pattern = pattern
-        return pattern.take(values)
+        return entries
 
     def _keep(self, entries):
         """Keeps the factors if A is the matrix they were made of."""
@@ -190,8 +227,7 @@ class DirectSolver:
             if self._singular:
                 A = self._pattern.matrix(self._pattern.ground(self._values))
             if number == 0:
-                order = {"permc_spec": "NATURAL"}
-                settings = settings | order | self._pattern.settings
+                settings = natural(self._pattern)
             self._factors[number] = Factor(A, settings)
         return self._factors[number]
 

@@ -6,17 +6,24 @@ import time
 import numpy as np
 
 from solvers import matrices
-from solvers.direct import ATTEMPTS, MAX_REFINEMENTS, Factor
+from solvers.direct import (
+    ATTEMPTS,
+    MAX_REFINEMENTS,
+    Factor,
+    OrderedFactor,
+    ordered_entries,
+)
 from solvers.krylov.gcrodr import gcrodr
 from solvers.krylov_solver import KrylovSolver, Outcome, Task
 from solvers.results import PhaseSeconds
 
 RESTART = 40  # of GMRES; few systems that pay need as many steps
-# Counted cost, in flops of a triangular solve: a fit to factorisations of 2-D and 3-D
-# grids of 4e3 to 4e4 unknowns on one core, whose flops ran 5 times as fast as those of
-# the solves, beside 60 per entry of the factors for ordering and data structures.
-FACTOR_SPEED = 5.0
-FACTOR_ENTRY = 60.0
+# Counted cost, in flops of a triangular solve: a fit, within a factor 0.6 to 1.3, to
+# factorisations of 2-D and 3-D grids of 3e3 to 4e4 unknowns on one core, in the order
+# of their pattern, which is known by then. Their flops ran 4 times as fast as those of
+# the solves, beside 48 per entry of the factors for data structures.
+FACTOR_SPEED = 4.0
+FACTOR_ENTRY = 48.0
 COMPLEX = 4.0  # one complex multiplication and addition, in real ones
 PATIENCE = 2  # systems in a row that had to be refactored, before a break
 BREAK = 16  # systems that are factorised without trying the old factors first
@@ -78,6 +85,7 @@ class FrozenLU(KrylovSolver):
         self.costs, self.factorizations = costs, 0
         self.preconditioner = _Held()
         self._frozen: Frozen | None = None
+        self._pattern = self._system = None
 
     def solve(self, system, *, rtol, maxiter=None, x0=None):
         """Solves one system; see `solvers.sequence.SequenceSolver`.
@@ -89,16 +97,20 @@ class FrozenLU(KrylovSolver):
             ValueError: if the shapes of A, b, x0 do not fit.
         """
         system.check()
+        self._system = system  # a stencil has a better order than its matrix
         system = system._replace(operator=system.to_csr())
-        return super().solve(system, rtol=rtol, maxiter=maxiter, x0=x0)
+        try:
+            return super().solve(system, rtol=rtol, maxiter=maxiter, x0=x0)
+        finally:
+            self._system = None
 
     def reset(self) -> None:
         """Drops the factors; the next system is factorised."""
-        self._frozen = None
+        self._frozen = self._pattern = None
 
     def close(self) -> None:
         """Drops the factors."""
-        self._frozen = None
+        self._frozen = self._pattern = None
 
     def snapshot(self) -> Frozen | None:
         """The factors; they are never changed."""
@@ -136,10 +148,10 @@ class FrozenLU(KrylovSolver):
     def _factorize(self, task, found, r, misses, rest):
         """Makes factors of this matrix and solves with them; returns b - A x."""
         setup = 0.0
-        for settings in ATTEMPTS:
+        for number in range(len(ATTEMPTS)):
             began = time.perf_counter()
             try:
-                factor = Factor(task.matrix, settings)
+                factor, name = self._factor(task, number)
             except ArithmeticError as error:
                 found.failure = str(error)
                 continue
@@ -156,9 +168,17 @@ class FrozenLU(KrylovSolver):
             )
             if task.solved(r):
                 return r
-            found.fallbacks += (f"{settings['permc_spec']}: residual too large",)
+            found.fallbacks += (f"{name}: residual too large",)
         self._frozen = None  # factors of a bad matrix are no good for others
         return r
+
+    def _factor(self, task, number):
+        """Factors of this matrix in one of the ways of `direct`, and its name."""
+        if number:
+            settings = ATTEMPTS[number]
+            return Factor(task.matrix, settings), settings["permc_spec"]
+        self._pattern, entries = ordered_entries(self._system, self._pattern)
+        return OrderedFactor(self._pattern, entries), self._pattern.name
 
     def _substitute(self, task, found, r):
         """Solves with factors of this very matrix; GMRES mends what rounding left."""

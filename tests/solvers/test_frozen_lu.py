@@ -4,7 +4,7 @@ import scipy.sparse as sp
 from families import system
 from sequences import matrix, systems, true_residual
 
-from solvers import frozen_lu, sequence
+from solvers import frozen_lu, patterns, sequence
 from solvers.direct import ATTEMPTS, Factor
 from solvers.sequence import LinearSystem
 
@@ -56,6 +56,36 @@ def test_the_same_matrix_takes_one_back_substitution():
     for record in records:
         assert record.matvecs == record.preconditioner_applications == 1
         assert record.iterations == 0
+
+
+def test_factors_are_as_sparse_as_those_of_direct():
+    one = system("two_phase", (40, 42))
+    direct, frozen = sequence.create("direct"), sequence.create("frozen_lu")
+    direct.solve(one, rtol=RTOL)
+    frozen.solve(one, rtol=RTOL)
+    assert frozen.snapshot().factor.entries == direct._factors[0].entries
+
+
+@pytest.mark.parametrize("form", ["stencil", "csr"])
+def test_patterns_are_ordered_once_and_leave_no_trace(form, monkeypatch):
+    monkeypatch.setattr(frozen_lu, "PATIENCE", 1)
+    orders = []
+    made = [system("two_phase_1e4", (24, 26), seed) for seed in range(3)]
+    if form == "csr":
+        made = [one._replace(operator=one.to_csr()) for one in made]
+        original = patterns.MatrixPattern.__init__
+        monkeypatch.setattr(
+            patterns.MatrixPattern,
+            "__init__",
+            lambda self, A: orders.append(1) or original(self, A),
+        )
+    solver, _ = solver_and_records(made)
+    assert solver.factorizations == 3
+    assert len(orders) == (form == "csr")
+    solver._frozen = None
+    x, _ = solver.solve(made[0], rtol=RTOL)
+    y, _ = sequence.create("frozen_lu").solve(made[0], rtol=RTOL)
+    assert x.tobytes() == y.tobytes()
 
 
 def test_far_systems_are_refactored_and_then_no_longer_tried(monkeypatch):
