@@ -134,9 +134,13 @@ def recognise(matrix: np.ndarray, weights: np.ndarray, periodic: bool) -> Known 
     ends, _ = reference.end_ratios(star)
     sides = np.array([[weights[0] / middle, weights[-1] / middle]])
     (line,) = reference.unit_lines((n,), star.periodic, ends, sides)
-    model = scale * line.matrix() + np.diag(shift * weights)
-    differ = abs(model - matrix).max() > ROUNDING * scale
-    if differ or not np.allclose(weights, middle * line.weights(), rtol=ROUNDING):
+    model = np.zeros(n)
+    model[0] += scale * line.ends[0]
+    model[-1] += scale * line.ends[1]
+    gaps = abs(star.excess - model).max(), abs(inner(faces, 0, periodic) - scale).max()
+    if max(gaps) > ROUNDING * scale:
+        return None
+    if not np.allclose(weights, middle * line.weights(), rtol=ROUNDING, atol=0):
         return None
     return Known(line, scale, middle, shift)
 
