@@ -12,13 +12,15 @@ OURS = {  # method -> (colour, marker)
     "fft_pcg": ("C2", "s"),
     "fast_direct": ("C4", "D"),
     "direct": ("C1", "^"),
+    "auto": ("k", "|"),
 }
 PEERS = {  # how the methods of other codes are grouped
     "factorisation": ("mumps", "cholmod", "pardiso", "spsolve"),
     "algebraic multigrid": ("gamg", "pyamg"),
     "incomplete factors": ("icc",),
+    "transform": ("dst",),
 }
-MARKERS = {"factorisation": "v", "algebraic multigrid": "P", "incomplete factors": "x"}
+MARKERS = dict(zip(PEERS, "vPx*", strict=True))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,22 +66,27 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
 
 def _draw_line(ax, place, rows):
     """The methods of one problem, and by how much ours lead."""
-    ours = {row["method"]: row for row in rows if row["method"] in OURS}
-    peers = [row for row in rows if row["is_peer"]]
+    ours = {r["method"]: r["seconds"] for r in rows if r["method"] in OURS}
+    peers = {}
     for group, words in PEERS.items():
-        times = [r["seconds"] for r in peers if any(w in r["method"] for w in words)]
+        times = [
+            row["seconds"]
+            for row in rows
+            if row["is_peer"] and any(word in row["method"] for word in words)
+        ]
         if times:
-            ax.plot(1e3 * min(times), place, MARKERS[group], color="0.45", ms=6)
-    for method, row in ours.items():
+            peers[group] = min(times)
+    for group, seconds in peers.items():
+        ax.plot(1e3 * seconds, place, MARKERS[group], color="0.45", ms=6)
+    for method, seconds in ours.items():
         color, marker = OURS[method]
-        ax.plot(1e3 * row["seconds"], place, marker, color=color, ms=7)
+        ax.plot(1e3 * seconds, place, marker, color=color, ms=7, mew=1.5)
     if ours and peers:
-        best = min(row["seconds"] for row in ours.values())
-        other = min(row["seconds"] for row in peers)
+        best, other = min(ours.values()), min(peers.values())
         ax.plot([1e3 * best, 1e3 * other], [place] * 2, color="0.8", lw=3, zorder=0)
         ax.annotate(
             f"{other / best:.1f}x",
-            (1e3 * max(row["seconds"] for row in rows), place),
+            (1e3 * max([*ours.values(), *peers.values()]), place),
             xytext=(10, 0),
             textcoords="offset points",
             va="center",
@@ -91,7 +98,8 @@ def _label(rows, problem):
     row = next(row for row in rows if row["problem"] == problem)
     side, size = row["n"], row["num_unknowns"]
     dims = 3 if side**3 == size else 2
-    return f"{problem.replace('_', ' ')}, {side}" + {2: "²", 3: "³"}[dims]
+    words = [word for word in problem.split("_") if word not in ("3d", str(side))]
+    return f"{' '.join(words)}, {side}" + {2: "²", 3: "³"}[dims]
 
 
 def _add_legend(ax):
@@ -100,7 +108,7 @@ def _add_legend(ax):
     for group, marker in MARKERS.items():
         ax.plot([], [], marker, color="0.45", label=f"best other {group}")
     ax.legend(
-        fontsize=8, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.45, 1)
+        fontsize=8, frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.42, 1)
     )
 
 
