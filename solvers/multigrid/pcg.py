@@ -73,9 +73,10 @@ def pcg(
 ) -> PCGResult:
     """Solves A x = r from x = 0 for symmetric positive definite A and M.
 
-    Each direction is made A-orthogonal to the one before with the computed A p, and the
-    step length uses p^T r, as in `solvers.krylov.cg.flexible_cg`: that tolerates a
-    preconditioner in lower precision. May run inside `jax.vmap`.
+    Stops on the norm of the recursively updated residual, without M. Each direction is
+    made A-orthogonal to the one before with the computed A p, and the step length uses
+    p^T r. In exact arithmetic that is the usual method; it tolerates a preconditioner in
+    lower precision. May run inside `jax.vmap`.
 
     Args:
         apply: A; maps an array of r's shape and dtype to another one.
