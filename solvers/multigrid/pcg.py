@@ -75,8 +75,8 @@ def pcg(
 
     Stops on the norm of the recursively updated residual, without M. Each direction is
     made A-orthogonal to the one before with the computed A p, and the step length uses
-    p^T r. In exact arithmetic that is the usual method; it tolerates a preconditioner in
-    lower precision. May run inside `jax.vmap`.
+    p^T r. In exact arithmetic that is the usual method; it tolerates a preconditioner
+    in lower precision. May run inside `jax.vmap`.
 
     Args:
         apply: A; maps an array of r's shape and dtype to another one.
