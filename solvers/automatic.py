@@ -6,18 +6,29 @@ import numpy as np
 
 from solvers import sequence
 from solvers.results import SolveRecord
-from solvers.strategy import Choice, Traits, choose, describe, methods_without_x64
+from solvers.strategy import (
+    Choice,
+    Traits,
+    choose,
+    describe,
+    methods_without_x64,
+    same_matrix,
+)
+
+MAX_LOOKS = 4  # at systems of one kind that the choice does not suit
 
 
 class AutomaticSolver:
     """Looks at the systems, chooses a method, and goes on with it.
 
     The first system decides, and the second one again, since only two tell whether the
-    matrix stays or old factors are worth keeping. A system of another size or kind
-    starts afresh. What the chosen method does not solve is solved directly, or by CG
-    where the factors would be too large. `record.method` names what solved a system,
-    `record.status` ends with the choice and its reason, `record.fallbacks` holds what
-    failed before.
+    matrix stays or old factors are worth keeping. Where the matrix stayed, the first
+    system with another one decides anew, and so does, a few times, a system that the
+    chosen method does not solve, as those with constant coefficients say nothing about
+    the others. A system of another size or kind starts afresh. What the method does
+    not solve even then is solved directly, or by CG where the factors would be too
+    large. `record.method` names what solved a system, `record.status` ends with the
+    choice and its reason, `record.fallbacks` holds what failed before.
 
     Args:
         spd: promise that all matrices are symmetric positive definite, where diagonal
@@ -31,6 +42,8 @@ class AutomaticSolver:
         self._solvers: dict[tuple, sequence.SequenceSolver] = {}
         self._first: sequence.LinearSystem | None = None
         self._kind: tuple | None = None
+        self._only_first = False
+        self._looks = 0
 
     def solve(
         self,
@@ -43,25 +56,33 @@ class AutomaticSolver:
         """Solves one system; see `solvers.sequence.SequenceSolver`."""
         system.check()
         self._decide(system)
-        method, _, reason = self.choice
         limits = {"rtol": rtol, "maxiter": maxiter, "x0": x0}
+        method, failures = self.choice.method, []
         x, record = self._solver(method).solve(system, **limits)
+        if not record.converged:
+            self._solver(method).reset()
+            if self._chooses_another(system):
+                failures.append(f"{method}: {record.status}")
+                method = self.choice.method
+                x, record = self._solver(method).solve(system, **limits)
         fallback = "direct" if self._traits.factors_fit else "cg"
         suits = self._traits.factors_fit or self._traits.kind == "spd"
         if not record.converged and method != fallback and suits:
             self._solver(method).reset()
-            failure = f"{method}: {record.status}"
+            failures.append(f"{method}: {record.status}")
             x, record = self._solver(fallback).solve(system, **limits)
-            tried = (failure, *record.fallbacks)
-            record = dataclasses.replace(record, fallbacks=tried)
-        status = f"{record.status}; auto chose {method}: {reason}"
-        return x, dataclasses.replace(record, status=status)
+        return x, dataclasses.replace(
+            record,
+            status=f"{record.status}; auto chose {method}: {self.choice.reason}",
+            fallbacks=(*failures, *record.fallbacks),
+        )
 
     def reset(self) -> None:
         """Drops what is carried, and the choice."""
         for solver in self._solvers.values():
             solver.reset()
         self.choice = self._traits = self._first = self._kind = None
+        self._only_first, self._looks = False, 0
 
     def close(self) -> None:
         """Frees the solvers."""
@@ -70,16 +91,27 @@ class AutomaticSolver:
         self._solvers = {}
 
     def _decide(self, system) -> None:
-        """Chooses at the first system of a kind, and again at the second."""
+        """Chooses at the first system of a kind, the second, and another matrix."""
         kind = _kind(system)
         if kind != self._kind:
             self.reset()
-            self._kind, self._first = kind, system
-            systems = [system]
-        elif self._first is not None:
-            systems, self._first = [self._first, system], None
-        else:
-            return
+            self._kind, self._first, self._only_first = kind, system, True
+            self._choose([system])
+        elif self._only_first or (
+            self._traits.same_matrix and not same_matrix(self._first, system)
+        ):
+            self._only_first = False
+            self._choose([self._first, system])
+
+    def _chooses_another(self, system) -> bool:
+        """Whether the table has another choice once it sees what was not solved."""
+        if system is self._first or self._looks == MAX_LOOKS:
+            return False
+        before, self._looks = self.choice, self._looks + 1
+        self._choose([self._first, system])
+        return self.choice[:2] != before[:2]
+
+    def _choose(self, systems) -> None:
         self._traits = describe(systems, spd=self.spd)
         missing = methods_without_x64()
         self.choice = choose(self._traits, without=missing)

@@ -51,7 +51,7 @@ class Traits:
         has_entries: whether A is more than an action.
         star: whether A is one real symmetric stencil of reach 1.
         singular: whether it maps constants to zero.
-        same_matrix: whether the first two systems share their matrix.
+        same_matrix: whether all systems looked at share their matrix.
         separable: whether the stencil is a sum of one-dimensional ones, as those with a
             constant coefficient are.
         contrast: largest over smallest coefficient; 1 without a grid.
@@ -245,13 +245,20 @@ def choose(traits: Traits, *, without: Collection[str] = ()) -> Choice:
     raise ValueError(f"no method is left for such systems without {sorted(without)}")
 
 
+def settings(method: str, traits: Traits) -> dict[str, Any]:
+    """What the table sets for a method: its first row that fits; {} without one."""
+    rows = (row for row in TABLE if row.method == method and row.when(traits))
+    return dict(next((row.settings for row in rows), {}))
+
+
 def describe(systems: Sequence[LinearSystem], *, spd: bool | None = None) -> Traits:
     """Looks at a few systems of one kind.
 
     Args:
-        systems: one or more, the first two in the order in which they are solved: from
-            them it is read whether the matrix stays, and what old factors are worth
-            (two factorisations, where that matters).
+        systems: one or more, in the order in which they are solved: from all of them
+            it is read whether the matrix stays, and from the first one and the next
+            with another matrix what old factors are worth (two factorisations, where
+            that matters).
         spd: whether all matrices are promised to be symmetric positive definite; None:
             read from the entries, where diagonal dominance tells.
 
@@ -267,6 +274,7 @@ def describe(systems: Sequence[LinearSystem], *, spd: bool | None = None) -> Tra
     kind = "spd" if spd else _kind(first)
     star = is_grid and kind != "general" and _is_star(operator, first)
     stencils = [system.operator for system in systems] if star else []
+    another = next((s for s in others if not same_matrix(first, s)), None)
     traits = Traits(
         num_unknowns=first.rhs.size,
         num_dims=first.rhs.ndim if is_grid else 0,
@@ -276,15 +284,14 @@ def describe(systems: Sequence[LinearSystem], *, spd: bool | None = None) -> Tra
         star=star,
         singular=star and is_singular(operator),
         separable=star and all(map(_is_separable, stencils)),
-        same_matrix=bool(others) and _same_matrix(first, others[0]),
+        same_matrix=bool(others) and another is None,
         contrast=max(map(contrast, stencils), default=1.0),
         step=max(map(largest_step, stencils), default=0.0),
         anisotropy=max(map(anisotropy, stencils), default=1.0),
         preconditioner_given=first.preconditioning_matrix is not None,
     )
     if traits.factors_fit and not traits.grid_spd and others:
-        same = traits.same_matrix
-        work = 0.0 if same else _work_with_old_factors(first, others[0])
+        work = 0.0 if another is None else _work_with_old_factors(first, another)
         traits = dataclasses.replace(traits, old_factors=work)
     return traits
 
@@ -328,7 +335,8 @@ def _is_separable(operator: StencilOperator) -> bool:
     return not isinstance(separate(star), str)
 
 
-def _same_matrix(one: LinearSystem, other: LinearSystem) -> bool:
+def same_matrix(one: LinearSystem, other: LinearSystem) -> bool:
+    """Whether two systems have equal entries; operators are known by identity."""
     A, B = one.operator, other.operator
     if A is B or isinstance(A, spla.LinearOperator):
         return A is B

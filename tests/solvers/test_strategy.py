@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
-from solvers import sequence, strategy
+from solvers import automatic, sequence, strategy
 from solvers.diffusion import diffusion_operator
 from solvers.results import certify
 from solvers.sequence import LinearSystem, solve_sequence
@@ -76,6 +76,15 @@ def test_the_next_row_holds_without_a_method():
         choose(traits, without={row.method for row in strategy.TABLE})
 
 
+def test_the_table_sets_what_its_first_row_for_a_method_says():
+    traits = Traits(**GRID, num_dims=2, contrast=1e4, separable=True)
+    assert choose(traits).method == "fast_direct"
+    assert strategy.settings("mg_pcg", traits) == {"inner": "float64"}
+    mild = Traits(**GRID, num_dims=2, contrast=9.0)
+    assert strategy.settings("mg_pcg", mild) == {"inner": "float32"}
+    assert strategy.settings("minres", traits) == {}
+
+
 def test_rows_name_methods_that_exist_and_take_their_settings():
     for row in strategy.TABLE:
         sequence.create(row.method, **row.settings).close()
@@ -103,6 +112,8 @@ def test_systems_on_grids_are_described():
     assert traits.old_factors == np.inf  # not tried where the grid decides
     assert describe(darcy(9, log_std=0.0)).separable
     assert describe(2 * darcy(9, 1)).same_matrix
+    one, other = darcy(9)
+    assert not describe([one, one, other]).same_matrix  # nor do two stand for all
     flat = diffusion_operator(np.ones((9, 9)), (1.0, 0.1))
     assert describe([LinearSystem(flat, np.ones((7, 7)))]).anisotropy > 90
     walls = diffusion_operator(np.ones((9, 9)), (1, 1), boundaries="neumann")
@@ -141,6 +152,8 @@ def test_what_old_factors_are_worth_is_counted():
     given = [system._replace(preconditioning_matrix=near) for system in systems]
     assert describe(given[:2]).old_factors <= 1e-9
     assert describe(systems[:2]) == describe(systems[:2])
+    A, _, far = systems
+    assert describe([A, A, far]).old_factors == describe([A, far]).old_factors
 
 
 def test_automatic_goes_on_with_the_method_of_the_table():
@@ -161,6 +174,56 @@ def test_automatic_learns_from_the_second_system_whether_the_matrix_stays():
         records = solve_sequence(systems, method="auto").records
         assert [r.method for r in records] == ["direct", method, method, method]
         assert all(r.converged for r in records)
+
+
+def test_automatic_decides_again_when_the_matrix_does_not_stay_after_all():
+    A, b = random_matrix(400, shift=6.0), np.ones(400)
+    near = [A + 1e-3 * random_matrix(400, seed=i) for i in range(3)]
+    systems = [LinearSystem(matrix, b) for matrix in (A, A, *near)]
+    records = solve_sequence(systems, method="auto").records
+    assert [r.method for r in records] == [*2 * ["direct"], *3 * ["frozen_lu"]]
+    assert all(r.converged and not r.fallbacks for r in records)
+
+
+def test_automatic_decides_again_when_its_method_refuses_a_system(monkeypatch):
+    """Constant coefficients in the first two systems say nothing about the third."""
+    fast = strategy.Row("fast_direct", {}, lambda t: t.separable, "separable")
+    cg = strategy.Row("cg", {}, lambda t: True, "any other")
+    monkeypatch.setattr(strategy, "TABLE", (fast, cg))
+    [one] = darcy(9, 1, log_std=0.0)
+    double = StencilOperator(2 * one.operator.coefficients, one.operator.offsets)
+    systems = [one, one._replace(operator=double), *darcy(9, 3)]
+    solver = sequence.create("auto")
+    described, describe = [], strategy.describe
+    monkeypatch.setattr(
+        "solvers.automatic.describe",
+        lambda systems, **_: described.append(len(systems)) or describe(systems),
+    )
+    records = [solver.solve(system, rtol=1e-8)[1] for system in systems]
+    assert [r.method for r in records] == [*2 * ["fast_direct"], *3 * ["cg"]]
+    assert all(r.converged for r in records)
+    assert [len(r.fallbacks) for r in records] == [0, 0, 1, 0, 0]
+    assert "not separable" in records[2].fallbacks[0]
+    assert "auto chose cg: any other" in records[2].status
+    assert described == [1, 2, 2]
+
+
+def test_automatic_looks_again_at_few_systems_that_are_not_solved(monkeypatch):
+    row = strategy.Row("minres", {}, lambda t: True, "for the test")
+    monkeypatch.setattr(strategy, "TABLE", (row,))
+    monkeypatch.setattr(
+        "solvers.short_recurrences.MINRES.solve",
+        lambda self, system, **_: (0 * system.rhs, unsolved(system)),
+    )
+    looks, describe = [], strategy.describe
+    monkeypatch.setattr(
+        "solvers.automatic.describe",
+        lambda systems, **_: looks.append(systems) or describe(systems),
+    )
+    records = solve_sequence(darcy(5, 9), method="auto").records
+    assert {r.method for r in records} == {"direct"}
+    assert {len(r.fallbacks) for r in records} == {1}
+    assert len(looks) == 2 + automatic.MAX_LOOKS
 
 
 @pytest.fixture
