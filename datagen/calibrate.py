@@ -4,13 +4,12 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from datagen import measuring
-from datagen.methods import MethodError, choose, named_settings
+from datagen import candidates, measuring
+from datagen.methods import MethodError, choose, named_settings, traits_of
 from datagen.plan import sample_rng
 from datagen.storage.ledger import cpu_model
 from solvers import strategy
 
-NUM_SAMPLES = 8
 SECONDS = 40.0  # for all methods together, compilation apart
 DIGITS = 3
 TIE = 1.1  # a method this much slower than the fastest may be as fast
@@ -20,7 +19,7 @@ def calibrate(
     config: Mapping[str, Any],
     problem,
     *,
-    num: int = NUM_SAMPLES,
+    num: int | None = None,
     seconds: float = SECONDS,
     poll: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def calibrate(
     Args:
         config: the data config; its method is not looked at.
         problem: its problem.
-        num: samples to solve.
+        num: samples to solve; None: 8, or all if there are fewer.
         seconds: for all methods together, compilation apart.
         poll: called between solves; may raise to stop.
 
@@ -41,11 +40,14 @@ def calibrate(
 
     Raises:
         MethodError: if no method solved the samples.
+        PlanError: if `num` is out of range.
     """
-    solver = config["solver"]
-    entries = measuring.candidates(problem, solver, with_petsc=False)
+    num = measuring.number_of_samples(num, config)
+    solver, traits = config["solver"], traits_of(problem)
+    by_table = choose({**solver, "method": "auto"}, problem, traits=traits)
+    entries = candidates.candidates(problem, solver, by_table, traits=traits)
     wanted = named_settings(solver)
-    entries = [e for e in entries if wanted <= measuring.settings_of(e.method)]
+    entries = [e for e in entries if wanted <= candidates.settings_of(e.method)]
     samples = measuring.samples_in_order(
         problem, lambda i: problem.sample(sample_rng(config["seed"], i)), num
     )
@@ -61,12 +63,11 @@ def calibrate(
             "name a method and leave --calibrate out"
         )
     ties = [e for e in usable if e.cost(length) <= TIE * usable[0].cost(length)]
-    by_table = choose({**solver, "method": "auto"}, problem)["method"]
-    best = next((e for e in ties if e.method == by_table), usable[0])
+    best = next((entry for entry in ties if entry.auto), usable[0])
     return {
         "asked": solver["method"],
         "method": best.method,
-        "settings": {},
+        "settings": best.chosen,
         "reason": _reason(best, usable, length, num),
         "calibrated": True,
         "costs": {

@@ -9,24 +9,14 @@ Run the same command again to go on after an interruption of any kind.
 
 import argparse
 import ast
-import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from configs import loading
+from datagen import preparation
 from datagen.interruption import InterruptedRunError, StopFlag, farewell
-from datagen.methods import MethodError
-from datagen.plan import (
-    Plan,
-    PlanError,
-    check_same_plan,
-    create_problem,
-    load_plan,
-    make_plan,
-    plain,
-    write_plan,
-)
+from datagen.plan import Plan, PlanError, load_plan, make_plan, plain
 from datagen.storage.read import DatasetError
 
 DONE, FAILED, BAD_INPUT, QUARANTINED, AGAIN = 0, 1, 2, 3, 75
@@ -129,9 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_measuring(command, name: str) -> None:
     """Options of the commands that may measure methods."""
-    command.add_argument(
-        "--num", type=int, default=8, help="samples to measure methods on (8)"
-    )
+    command.add_argument("--num", type=int, help="samples to measure methods on (8)")
     if name == "explain":
         command.add_argument("--json", metavar="FILE", help="write the report there")
         command.add_argument(
@@ -166,20 +154,7 @@ def _execute(options, rest: list[str], stop: StopFlag) -> int:
 
         config = plain(load_plan(root).config if config is None else config)
         return command(config, root, options, stop.check)
-    existing = load_plan(root) if (root / "plan.json").exists() else None
-    if existing is None and options.command in ("plan", "generate") and config:
-        check_folder(root)
-        choice = (
-            measured(plain(config), options.num, stop) if options.calibrate else None
-        )
-        watch = drawing(config, stop)
-        plan = prepare(make_plan(config, root, watch=watch, choice=choice))
-    else:
-        plan = existing or load_plan(root)
-        if config is not None:
-            check_same_plan(make_plan(config, root, existing=plan), plan)
-        if getattr(options, "calibrate", False):
-            check_calibrated(plan)
+    plan = preparation.planned(options, config, root, stop)
     if options.command == "plan":
         from datagen.progress import describe_solver
 
@@ -195,94 +170,6 @@ def _execute(options, rest: list[str], stop: StopFlag) -> int:
         "finalize": finalize_all,
         "status": show_status,
     }[options.command](plan, stop)
-
-
-def drawing(config, stop: StopFlag):
-    """Shows how far the drawing of all inputs is that sorting needs."""
-    import tqdm
-
-    def watch(ids):
-        print(
-            f"{config.name}: drawing the inputs of {len(ids)} samples once, to sort "
-            "them (--config.solver.ordering=none does without)",
-            flush=True,
-        )
-        for sample_id in tqdm.tqdm(ids, unit="sample", disable=None, leave=False):
-            stop.check()
-            yield sample_id
-
-    return watch
-
-
-def measured(config, num: int, stop: StopFlag) -> dict:
-    """The choice of `plan --calibrate`.
-
-    Raises:
-        PlanError: if the config names a method, or none can be chosen.
-    """
-    from datagen.calibrate import calibrate
-
-    if (method := config["solver"]["method"]) != "auto":
-        raise PlanError(
-            f"--calibrate chooses the method, but config.solver.method is {method}; "
-            "leave one of them out"
-        )
-    problem = create_problem(config["problem"])
-    print(f"{config['name']}: measuring methods on {num} samples", flush=True)
-    try:
-        return calibrate(config, problem, num=num, poll=stop.check)
-    except MethodError as error:
-        raise PlanError(str(error)) from error
-
-
-def check_calibrated(plan: Plan) -> None:
-    """Refuses to measure for a plan that stands already.
-
-    Raises:
-        PlanError: if it was made without measuring.
-    """
-    if not plan.solver["choice"]["calibrated"]:
-        raise PlanError(
-            f"{plan.root} was planned without --calibrate, and a plan stays as it is; "
-            "leave --calibrate out to go on, or choose another --out"
-        )
-
-
-def check_folder(root: Path) -> None:
-    """Looks whether a new data set can live in a folder, before any work is done.
-
-    Raises:
-        PlanError: if it holds something else, or cannot be written to.
-    """
-    if root.is_dir():
-        ours = {"order.npy", "parents.npy", "staging", "logs"}
-        ours |= {"preview.png", "explain.png"}
-        strangers = sorted({path.name for path in root.iterdir()} - ours)
-        if strangers:
-            raise PlanError(
-                f"--out {root} holds other files, such as {strangers[0]}; choose a "
-                "new or an empty folder"
-            )
-    place = next(path for path in (root, *root.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise PlanError(f"--out {root}: {place} is a file; choose another one")
-    if not os.access(place, os.W_OK):
-        raise PlanError(f"--out {root} is not writable; choose another one")
-
-
-def prepare(plan: Plan) -> Plan:
-    """Makes the folder and writes the plan, or accepts the equal one that is there.
-
-    Raises:
-        PlanError: if the folder cannot be used.
-    """
-    try:
-        plan.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PlanError(
-            f"--out {plan.root}: {error.strerror}; choose another one"
-        ) from None
-    return write_plan(plan)
 
 
 def generate(plan: Plan, stop: StopFlag, num_workers: int = 1) -> int:

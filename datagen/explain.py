@@ -1,6 +1,7 @@
 """Solves a few samples with every method that applies: what auto chooses, and why."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from datagen import measuring
-from datagen.methods import MethodError, choose
+from datagen import candidates, measuring
+from datagen.methods import MethodError, choose, traits_of
 from datagen.plan import PlanError, create_problem, sample_rng
 from datagen.progress import megabytes, milliseconds
 from datagen.storage.ledger import cpu_model
@@ -32,9 +33,10 @@ HEADER = (
 FOOT = """\
 Every method solves the same systems in turn, interleaved, on one thread, to the same
 true relative residual ||b - A x|| / ||b||, set-up included, compilation apart.
+A solve that takes too long is ended, but for mg_pcg, fft_pcg and fast_direct.
 median: of one system. in a shard: mean over {length} systems, where what is built once
 counts by its share; x best: ratio of these. memory: growth of the peak resident set
-while a first system was solved. *: what auto chooses."""
+while a first system was solved. *: what auto chooses, settings included."""
 
 
 def command(
@@ -52,19 +54,17 @@ def command(
         The exit code: 1 if no method solved the systems.
 
     Raises:
-        PlanError: if the samples are too few, or no method suits.
+        PlanError: if the samples are too few or too many, the seconds no positive
+            number, or no method suits.
     """
-    if not 1 <= options.num <= config["splits"]["train"]:
-        raise PlanError(
-            f"--num is {options.num}; expected 1 to {config['splits']['train']}"
-        )
+    num = measuring.number_of_samples(options.num, config)
+    if not 0 < options.seconds < math.inf:
+        raise PlanError(f"--seconds is {options.seconds}; expected a positive number")
     problem = create_problem(config["problem"])
     print(f"{config['name']}: {problem.equation}")
     print(f"measuring for about {options.seconds:.0f} s, and compiling", flush=True)
     try:
-        report = explain(
-            config, problem, num=options.num, seconds=options.seconds, poll=poll
-        )
+        report = explain(config, problem, num=num, seconds=options.seconds, poll=poll)
     except MethodError as error:
         raise PlanError(str(error)) from error
     print(table(report))
@@ -100,9 +100,11 @@ def explain(
         A report that JSON can hold: name, choice (method and reason of auto), rows
         (best first, then those that failed or were refused) and what was measured.
     """
-    solver = dict(config["solver"])
-    choice = choose(solver | {"method": "auto"}, problem)
-    entries = measuring.candidates(problem, solver, with_petsc=True)
+    solver, traits = dict(config["solver"]), traits_of(problem)
+    choice = choose(solver | {"method": "auto"}, problem, traits=traits)
+    entries = candidates.candidates(
+        problem, solver, choice, traits=traits, outsiders=True
+    )
     samples = measuring.samples_in_order(
         problem, lambda i: problem.sample(sample_rng(config["seed"], i)), num
     )
@@ -128,6 +130,7 @@ def explain(
 
 def _row(entry: measuring.Measured, length: int, best: float) -> dict[str, Any]:
     row: dict[str, Any] = {"method": entry.name, "settings": entry.settings}
+    row["auto"] = entry.auto
     row["refused"], row["note"] = entry.refused, entry.note
     if not entry.seconds or entry.refused:
         return row
@@ -156,7 +159,7 @@ def table(report: Mapping[str, Any]) -> str:
             why = (row["refused"] or row["note"]).removeprefix(f"{row['method']} ")
             refused.setdefault(why, []).append(row["method"])
             continue
-        star = "*" if row["method"] == report["choice"]["method"] else ""
+        star = "*" if row["auto"] else ""
         notes = [row["note"]] if row["note"] else []
         if row["compile_seconds"] > 0.1:
             notes.append(f"compiled in {row['compile_seconds']:.1f} s")
@@ -188,7 +191,15 @@ def table(report: Mapping[str, Any]) -> str:
         text += "".join(f"\n  {', '.join(v)}: {why}" for why, v in refused.items())
     choice = report["choice"]
     foot = FOOT.format(length=report["systems_per_shard"])
-    return f"{text}\n{foot}\nauto chooses {choice['method']}: {choice['reason']}"
+    return f"{text}\n{foot}\nauto chooses {_chosen(report)}: {choice['reason']}"
+
+
+def _chosen(report: Mapping[str, Any]) -> str:
+    """The method of auto, with the settings that the table decided."""
+    choice = report["choice"]
+    own = next(row["settings"] for row in report["rows"] if row["auto"])
+    words = ", ".join(f"{k} {own[k]}" for k in choice["settings"] if k in own)
+    return f"{choice['method']} ({words})" if words else choice["method"]
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
@@ -200,7 +211,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     rows = [row for row in report["rows"] if row.get("usable")]
     if not rows:
         raise ValueError("no method solved the systems, there is nothing to draw")
-    kinds = [_kind(row["method"], report["choice"]["method"]) for row in rows]
+    kinds = [_kind(row) for row in rows]
     figure = Figure(figsize=(8, 1.9 + 0.28 * len(rows)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
@@ -225,7 +236,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def _kind(method: str, chosen: str) -> str:
-    if method == chosen:
+def _kind(row: Mapping[str, Any]) -> str:
+    if row["auto"]:
         return "auto"
-    return "petsc" if method.startswith("petsc") else "ours"
+    return "petsc" if row["method"].startswith("petsc") else "ours"

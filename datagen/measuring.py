@@ -12,40 +12,19 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datagen import sorting
-from datagen.methods import MethodError, method_settings
+from datagen.plan import PlanError
 from solvers import sequence
 
 COMPILED = 20  # times slower than the second time: the first one compiled
 MAX_SYSTEMS = 40  # of problems with many steps
-MAX_FACTORS_3D = 100_000  # unknowns: factors of more take minutes and gigabytes
-FACTORS = ("direct", "frozen_lu", "mumps")
-# Weak couplings dropped and one sweep of SOR: the best settings that we know for jumps
-# (docs/recycling.md), far ahead of the defaults.
-_GAMG = (
-    "petsc:-ksp_type cg -pc_type gamg -mg_levels_ksp_type richardson "
-    "-mg_levels_pc_type sor -mg_levels_ksp_max_it 1 -pc_gamg_reuse_interpolation 1 "
-)
-_MUMPS = "petsc:-ksp_type preonly -pc_factor_mat_solver_type mumps -pc_type "
-PETSC = {
-    "spd": {
-        "petsc cg+icc": "petsc:-ksp_type cg -pc_type icc",
-        "petsc cg+gamg tuned": _GAMG + "-pc_gamg_threshold 0.02",
-        "petsc cg+gamg plain": _GAMG
-        + "-pc_gamg_threshold 0.08 -pc_gamg_agg_nsmooths 0",
-        "petsc mumps": _MUMPS + "cholesky",
-    },
-    "symmetric": {"petsc mumps": _MUMPS + "lu"},
-    "general": {"petsc mumps": _MUMPS + "lu"},
-}
-# Beside every method as it is: what helps sweeps and slow drift.
-VARIANTS = {"bicgstab + guess": ("bicgstab", {"guess": "projection"})}
+NUM_SAMPLES = 8
 
 
 class TooSlowError(Exception):
@@ -60,6 +39,8 @@ class Measured:
         name: for tables.
         method: name in `solvers.sequence`.
         settings: its keywords.
+        chosen: those that the strategy table set, for what the config leaves open.
+        auto: whether it is what auto chooses, settings included.
         refused: why it was not tried, or not used; empty if it was.
         seconds: of every system solved, its set-up included.
         iterations: of every system solved.
@@ -74,6 +55,8 @@ class Measured:
     name: str
     method: str
     settings: dict[str, Any]
+    chosen: dict[str, Any] = dataclasses.field(default_factory=dict)
+    auto: bool = False
     refused: str = ""
     seconds: list[float] = dataclasses.field(default_factory=list)
     iterations: list[int] = dataclasses.field(default_factory=list)
@@ -105,37 +88,18 @@ class Measured:
         return (sum(self.seconds) + (length - num) * self.median) / length
 
 
-def candidates(problem, solver, *, with_petsc: bool) -> list[Measured]:
-    """All methods that might solve a problem, those refused with the reason.
+def number_of_samples(num: int | None, config: Mapping[str, Any]) -> int:
+    """How many samples to measure on: what was asked for, or `NUM_SAMPLES`.
 
-    Args:
-        problem: see `datagen.problems.base.Problem`.
-        solver: `config.solver`, for the settings.
-        with_petsc: add methods of PETSc, if it is there.
+    Raises:
+        PlanError: if it is not a number of samples that the training set has.
     """
-    pairs = {name: (name, {}) for name in sequence.METHODS if name != "auto"}
-    pairs |= VARIANTS
-    if with_petsc:
-        pairs |= {name: (text, {}) for name, text in PETSC[problem.matrices].items()}
-    found, num_dims = [], len(problem.axes)
-    num = int(np.prod([len(problem.coordinates[axis]) for axis in problem.axes]))
-    for name, (method, more) in pairs.items():
-        entry = Measured(name, method, {})
-        found.append(entry)
-        if num_dims == 3 and num > MAX_FACTORS_3D and name.endswith(FACTORS):
-            entry.refused = f"factors of {num} unknowns in 3-D are out of reach"
-            continue
-        try:
-            entry.settings = method_settings("method", method, solver, problem) | more
-        except MethodError as error:
-            text = str(error).partition(": ")[2]
-            entry.refused = text.partition(f" ({problem.equation})")[0]
-    return found
-
-
-def settings_of(method: str) -> set[str]:
-    """Keywords that a method takes."""
-    return set(sequence.method_info(method).settings)
+    most = config["splits"]["train"]
+    if num is None:
+        return min(NUM_SAMPLES, most)
+    if not 1 <= num <= most:
+        raise PlanError(f"--num is {num}; expected 1 to {most}")
+    return num
 
 
 def samples_in_order(problem, draw: Callable[[int], Any], num: int) -> list[Any]:
@@ -241,10 +205,9 @@ def _prepare(entry: Measured, system, rtol: float, share: float, follows: bool):
             entry.compile_seconds = time.perf_counter() - began
             solver.reset()
         began = time.perf_counter()
-        with _limit(share, info):
-            (_, record), entry.num_bytes = _with_memory(
-                lambda: solver.solve(system, rtol=rtol)
-            )
+        (_, record), entry.num_bytes = _within(
+            share, info, lambda: _with_memory(lambda: solver.solve(system, rtol=rtol))
+        )
         once = time.perf_counter() - began
         entry.compile_seconds = max(0.0, entry.compile_seconds - once)
         solver.reset()
@@ -269,8 +232,9 @@ def _timed(entry, solver, system, rtol, share, x0):
             solver.solve(system, rtol=rtol, x0=x0)
             first = time.perf_counter() - began
         began = time.perf_counter()
-        with _limit(2 * share, info):
-            x, record = solver.solve(system, rtol=rtol, x0=x0)
+        x, record = _within(
+            2 * share, info, lambda: solver.solve(system, rtol=rtol, x0=x0)
+        )
     except TooSlowError:
         entry.note = f"a system took more than {2 * share:.2g} s"
         return None
@@ -291,27 +255,32 @@ def _take(entry, record, seconds, rtol):
     entry.missed += not record.true_relative_residual <= rtol
 
 
-@contextlib.contextmanager
-def _limit(seconds: float, info: sequence.Method):
-    """Raises `TooSlowError` after a time; compiled code is waited for.
+def _within(seconds: float, info: sequence.Method, call: Callable[[], Any]) -> Any:
+    """The result of a call, which `TooSlowError` ends after a time.
 
-    Methods on grids are left alone: their steps are few, and an exception in the middle
-    of JAX would leave it half done.
+    Compiled code is waited for. Methods on grids have no limit: their steps are few,
+    and an exception in the middle of JAX would leave it half done. An alarm that comes
+    when there is a result already changes nothing.
     """
     if info.grid or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return call()
+    results, armed = [], True
 
     def stop(*_):
-        raise TooSlowError
+        if armed and not results:
+            raise TooSlowError
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        yield
-    finally:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            results.append(call())
+        finally:
+            armed = False
+    finally:  # also if the alarm came just before it was disarmed
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    return results[0]
 
 
 def _with_memory(call: Callable[[], Any]) -> tuple[Any, int | None]:

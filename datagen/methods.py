@@ -49,12 +49,7 @@ def resolve(
             f"{solver['accept_rtol']}; expected rtol <= accept_rtol < 1"
         )
     choice = dict(choice or choose(solver, problem))
-    open_keys = [key for key, value in solver.items() if value == "auto"]
-    # What the config leaves open, and what it has no key for.
-    chosen = {
-        k: v for k, v in choice["settings"].items() if k in open_keys or k not in solver
-    }
-    solver = {**solver, **chosen, "method": choice["method"]}
+    solver = {**filled(solver, choice["settings"]), "method": choice["method"]}
     settings = method_settings("method", solver["method"], solver, problem)
     fallbacks = [
         {
@@ -101,12 +96,38 @@ def resolve(
     }
 
 
-def choose(solver: Mapping[str, Any], problem) -> dict[str, Any]:
+def filled(solver: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """`config.solver` with what it leaves open, and what it has no key for, chosen."""
+    return {
+        **solver,
+        **{k: v for k, v in chosen.items() if solver.get(k, "auto") == "auto"},
+    }
+
+
+def traits_of(problem):
+    """The `solvers.strategy.Traits` of the systems of three fixed seeds.
+
+    Returns:
+        None if none of them is finite.
+    """
+    from solvers import strategy
+
+    if not (systems := trials.sequence_start(problem)):
+        return None
+    return strategy.describe(systems, spd=problem.matrices == "spd" or None)
+
+
+def choose(solver: Mapping[str, Any], problem, *, traits=None) -> dict[str, Any]:
     """The method of `config.solver`; "auto" by the table of `solvers.strategy`.
 
     It is chosen for the systems of three fixed seeds among the methods that take what
     else is asked for (a guess, a goal for the error), so that one config gives one
     method on every machine.
+
+    Args:
+        solver: `config.solver`.
+        problem: see `datagen.problems.base.Problem`.
+        traits: from `traits_of`, if they are known already.
 
     Returns:
         asked, method, settings (those of the table), reason, calibrated (whether it was
@@ -116,7 +137,7 @@ def choose(solver: Mapping[str, Any], problem) -> dict[str, Any]:
         MethodError: if no method takes what is asked for.
     """
     if (asked := solver["method"]) == "auto":
-        method, settings, reason = _by_table(solver, problem)
+        method, settings, reason = _by_table(solver, traits or traits_of(problem))
     else:
         method, settings, reason = asked, {}, "named in the config"
     return {
@@ -129,13 +150,12 @@ def choose(solver: Mapping[str, Any], problem) -> dict[str, Any]:
     }
 
 
-def _by_table(solver: Mapping[str, Any], problem):
-    """Method, settings and reason of `solvers.strategy` for a problem."""
+def _by_table(solver: Mapping[str, Any], traits):
+    """Method, settings and reason of `solvers.strategy` for the traits."""
     from solvers import sequence, strategy
 
-    if not (systems := trials.sequence_start(problem)):
+    if traits is None:
         return strategy.Choice("direct", {}, "none of the samples tried is finite")
-    traits = strategy.describe(systems, spd=problem.matrices == "spd" or None)
     wanted = named_settings(solver)
     infos = sequence.METHODS.items()
     without = {name for name, info in infos if not wanted <= set(info.settings)}

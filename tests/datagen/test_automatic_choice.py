@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from configs import common, loading
-from datagen import calibrate, measuring
+from datagen import calibrate, candidates, measuring
 from datagen.cli import main
-from datagen.methods import MethodError, choose, resolve
+from datagen.methods import MethodError, choose, resolve, traits_of
 from datagen.plan import PlanError, create_problem, load_plan, make_plan
+from datagen.problems.darcy import Darcy
 from datagen.storage import ledger
 from solvers import strategy
 
@@ -70,6 +71,18 @@ def test_what_else_is_asked_for_is_respected():
     assert chosen("darcy_rough", stop="discretisation")["method"] == "mg_pcg"
     with pytest.raises(MethodError, match=r"no method is left .*error_goal"):
         chosen("poisson", stop="discretisation")
+
+
+class TwoSteps(Darcy):
+    """Darcy flow with two systems per sample, of one matrix."""
+
+    num_systems = 2
+
+
+def test_two_steps_of_one_sample_do_not_stand_for_all_samples():
+    choice = choose(common.solver().to_dict(), TwoSteps(n=9))
+    assert choice["method"] == "mg_pcg"
+    assert "one matrix" not in choice["reason"]
 
 
 def test_a_named_method_is_no_choice_of_auto():
@@ -146,11 +159,12 @@ def test_calibrating_picks_the_fastest_and_freezes_it(automatic, monkeypatch, ca
     """The clock is made up: cg is fastest, the table says direct."""
     direct_choice(monkeypatch)
     times = {"cg": 1.0, "direct": 3.0, "minres": 2.0, "skr": 0.5}
+    times |= dict.fromkeys(candidates.VARIANTS, 0.1)  # which a plan would not keep
 
     def made_up(entries, problem, samples, **_):
         assert len(samples) == 3
         for entry in entries:
-            entry.seconds = [times.get(entry.method, 9.0)] * 3
+            entry.seconds = [times.get(entry.name, 9.0)] * 3
             entry.iterations, entry.missed = [10] * 3, entry.method == "skr"
 
     monkeypatch.setattr(measuring, "measure", made_up)
@@ -167,6 +181,7 @@ def test_calibrating_picks_the_fastest_and_freezes_it(automatic, monkeypatch, ca
     expected = {"seconds": 1.0, "iterations": 10.0, "seconds_per_iteration": 0.1}
     assert costs["cg"] == expected
     assert "skr" not in costs  # missed the residual
+    assert not set(candidates.VARIANTS) & set(costs)
     assert choice["costs"]["thresholds"]["worthwhile"] == strategy.WORTHWHILE
     monkeypatch.setattr(measuring, "measure", None)  # not measured again
     assert main(["generate", "--calibrate", *command]) == 0
@@ -178,6 +193,69 @@ def test_calibrating_picks_the_fastest_and_freezes_it(automatic, monkeypatch, ca
     config["solver"]["method"] = "auto"
     problem = create_problem(config["problem"])
     assert calibrate.calibrate(config, problem, num=3)["method"] == "direct"
+
+
+@pytest.mark.parametrize(
+    ("fastest", "settings"),
+    [
+        ("cg", {"preconditioner": "jacobi"}),  # the problem's own
+        ("cg ssor", {"preconditioner": "ssor"}),  # the choice of auto
+        ("mg_pcg", {"inner": "float64"}),  # that of the table, if not of auto
+    ],
+)
+def test_what_was_measured_is_planned(fastest, settings, config_file, monkeypatch):
+    rows = [("cg", {"preconditioner": "ssor"}), ("mg_pcg", {"inner": "float64"})]
+    rows = [strategy.Row(name, more, lambda t: True, "") for name, more in rows]
+    monkeypatch.setattr(strategy, "TABLE", rows)
+    measured = {}
+
+    def made_up(entries, *_, **__):
+        for entry in entries:
+            measured[entry.name] = entry.settings
+            entry.seconds = [1.0 if entry.name == fastest else 9.0]
+            entry.iterations = [1]
+
+    monkeypatch.setattr(measuring, "measure", made_up)
+    config = loading.load(config_file).to_dict()
+    config["solver"]["method"] = "auto"
+    problem = create_problem(config["problem"])
+    choice = calibrate.calibrate(config, problem, num=3)
+    solver = resolve(config["solver"], problem, [4, 1, 1], choice)
+    assert solver["method"] == fastest.split()[0]
+    assert solver["settings"] == measured[fastest]
+    assert settings.items() <= solver["settings"].items()
+
+
+@pytest.mark.parametrize("name", ["darcy_rough", "helmholtz_cavity", "poisson"])
+def test_one_candidate_is_what_auto_would_plan(name):
+    config = config_of(name)
+    solver, problem = config["solver"], create_problem(config["problem"])
+    traits = traits_of(problem)
+    choice = choose(solver, problem, traits=traits)
+    assert choice == choose(solver, problem)
+    entries = candidates.candidates(problem, solver, choice, traits=traits)
+    [own] = [entry for entry in entries if entry.auto]
+    planned = resolve(solver, problem, [4, 1, 1])
+    assert not own.refused
+    assert (own.method, own.settings) == (planned["method"], planned["settings"])
+    assert len({entry.name for entry in entries}) == len(entries)
+
+
+@pytest.mark.parametrize("num", ["0", "-3", "99"])
+def test_calibrating_on_no_samples_is_refused(num, automatic, monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "measure", None)  # not reached
+    command, root = automatic
+    assert main(["plan", "--calibrate", "--num", num, *command]) == 2
+    assert f"--num is {num}; expected 1 to 6" in capsys.readouterr().err
+    assert not root.exists()
+
+
+def test_a_number_of_samples_without_calibrating_is_refused(automatic, capsys):
+    command, root = automatic
+    for name in ("plan", "generate"):
+        assert main([name, "--num", "3", *command]) == 2
+        assert "--num is 3, but it is for --calibrate" in capsys.readouterr().err
+    assert not root.exists()
 
 
 def test_calibrating_is_refused_where_the_method_stands(automatic, config_file, capsys):

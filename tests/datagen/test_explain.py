@@ -2,11 +2,13 @@
 
 import json
 import re
+import signal
 import time
 
 import pytest
 
-from datagen import explain, measuring
+from configs import common
+from datagen import candidates, explain, measuring
 from datagen.cli import main
 from datagen.measuring import Measured
 from datagen.plan import create_problem, sample_rng
@@ -14,6 +16,8 @@ from solvers import sequence, strategy
 from solvers.direct import DirectSolver
 from solvers.sequence import Method
 
+SOLVER = common.solver().to_dict()
+CHOICE = {"method": "direct", "settings": {}}
 FEW = ("direct", "cg", "minres", "skr", "mg_pcg")
 
 
@@ -49,8 +53,8 @@ def _few_methods(monkeypatch):
     methods |= {"slow": Method(Slow), "wrong": Method(Wrong), "broken": Method(Broken)}
     methods |= {"auto": sequence.METHODS["auto"]}
     monkeypatch.setattr(sequence, "METHODS", methods)
-    monkeypatch.setattr(measuring, "PETSC", {"spd": {}, "general": {}})
-    monkeypatch.setattr(measuring, "VARIANTS", {})
+    monkeypatch.setattr(candidates, "PETSC", {"spd": {}, "general": {}})
+    monkeypatch.setattr(candidates, "VARIANTS", {})
     row = strategy.Row("direct", {}, lambda t: True, "small enough")
     monkeypatch.setattr(strategy, "TABLE", (row,))
 
@@ -90,10 +94,43 @@ def test_explain_prints_what_it_measured(explained, config_file):
     assert main(["plan", "--config", config_file, "--out", str(folder)]) == 0
 
 
-def test_too_many_samples_are_refused(config_file, tmp_path, capsys):
+@pytest.mark.parametrize("num", ["99", "0", "-3"])
+def test_too_many_and_too_few_samples_are_refused(num, config_file, tmp_path, capsys):
     command = ["explain", "--config", config_file, "--out", str(tmp_path)]
-    assert main([*command, "--num", "99"]) == 2
-    assert "--num is 99; expected 1 to 6" in capsys.readouterr().err
+    assert main([*command, "--num", num]) == 2
+    assert f"--num is {num}; expected 1 to 6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_times_that_are_none_are_refused(seconds, config_file, tmp_path, capsys):
+    command = ["explain", "--config", config_file, "--out", str(tmp_path)]
+    assert main([*command, "--seconds", seconds]) == 2
+    error = capsys.readouterr().err
+    assert f"--seconds is {float(seconds)}; expected a positive number" in error
+
+
+def test_a_call_that_takes_too_long_is_ended():
+    before, began = signal.getsignal(signal.SIGALRM), time.perf_counter()
+    with pytest.raises(measuring.TooSlowError):
+        measuring._within(0.05, Method(DirectSolver), lambda: time.sleep(20))
+    assert time.perf_counter() - began < 10
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_an_alarm_that_comes_late_changes_nothing(monkeypatch):
+    """It comes while it is being disarmed; the result stands, the handler goes."""
+
+    def late(_, seconds):
+        if not seconds:
+            signal.raise_signal(signal.SIGALRM)
+
+    monkeypatch.setattr(signal, "setitimer", late)
+    before = signal.getsignal(signal.SIGALRM)
+    assert measuring._within(9.0, Method(DirectSolver), lambda: 3) == 3
+    assert signal.getsignal(signal.SIGALRM) == before
+    with pytest.raises(ZeroDivisionError):
+        measuring._within(9.0, Method(DirectSolver), lambda: 1 / 0)
+    assert signal.getsignal(signal.SIGALRM) == before
 
 
 def test_what_is_built_once_counts_by_its_share():
@@ -106,9 +143,7 @@ def test_what_is_built_once_counts_by_its_share():
 
 def test_methods_that_do_not_suit_are_named_with_the_reason():
     problem = create_problem({"name": "convection_diffusion", "n": 17})
-    solver = {"m": 40, "k": 20, "preconditioner": "auto", "frozen": False}
-    solver |= {"guess": "none", "window": 20}
-    entries = measuring.candidates(problem, solver, with_petsc=True)
+    entries = candidates.candidates(problem, SOLVER, CHOICE, outsiders=True)
     refused = {entry.name: entry.refused for entry in entries}
     assert refused["cg"].startswith("cg needs symmetric positive definite matrices")
     assert problem.equation not in refused["cg"]
@@ -118,12 +153,47 @@ def test_methods_that_do_not_suit_are_named_with_the_reason():
 
 def test_factors_of_large_grids_in_space_are_not_tried():
     problem = create_problem({"name": "darcy_3d", "n": 65})
-    solver = {"m": 40, "k": 20, "preconditioner": "auto", "frozen": False}
-    solver |= {"guess": "none", "window": 20}
-    entries = measuring.candidates(problem, solver, with_petsc=False)
-    refused = {entry.name: entry.refused for entry in entries}
+    refused = refusals(problem)
     assert "out of reach" in refused["direct"]
     assert not refused["cg"]
+    assert not refused["fast_direct"]  # it has none
+
+
+def test_eigenvectors_of_long_axes_are_not_tried():
+    """Since methods on grids have no time limit."""
+    refused = refusals(create_problem({"name": "darcy", "n": 4097}))
+    assert refused["fast_direct"].startswith("eigenvectors of 4097 unknowns along an")
+    assert not refused["cg"]
+
+
+def refusals(problem):
+    """Why methods are not tried, by name; fast_direct among them."""
+    sequence.METHODS["fast_direct"] = Method(DirectSolver, grid=True)
+    entries = candidates.candidates(problem, SOLVER, CHOICE)
+    return {entry.name: entry.refused for entry in entries}
+
+
+def test_the_star_is_at_the_settings_of_auto(
+    config_file, tmp_path, monkeypatch, capsys
+):
+    """The problem's own preconditioner is another one than that of the table."""
+    row = strategy.Row("cg", {"preconditioner": "ssor"}, lambda t: True, "why not")
+    monkeypatch.setattr(strategy, "TABLE", (row,))
+    names = ("cg", "auto")
+    few = {name: sequence.METHODS[name] for name in names}
+    monkeypatch.setattr(sequence, "METHODS", few)
+    path = tmp_path / "report.json"
+    command = ["explain", "--config", config_file, "--out", str(tmp_path / "set")]
+    assert main([*command, "--num", "2", "--json", str(path)]) == 0
+    rows = {row["method"]: row for row in json.loads(path.read_text())["rows"]}
+    found = {
+        k: (row["settings"]["preconditioner"], row["auto"]) for k, row in rows.items()
+    }
+    assert found == {"cg": ("jacobi", False), "cg ssor": ("ssor", True)}
+    output = capsys.readouterr().out
+    assert re.search(r"^\*cg ssor +[\d.]+ ms", output, re.MULTILINE)
+    assert re.search(r"^cg +[\d.]+ ms", output, re.MULTILINE)
+    assert "auto chooses cg (preconditioner ssor): why not" in output
 
 
 def test_steps_follow_one_another_in_what_is_measured():
