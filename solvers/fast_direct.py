@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from solvers.fast_inverse import FastInverse
-from solvers.inputs import CHECK_INPUT, not_finite
+from solvers.inputs import CHECK_INPUT, has_mean, not_finite
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
 from solvers.separable import separate
@@ -113,7 +113,7 @@ class FastDirect:
         b, failure = double(system.rhs), ""
         unit, advice = unit_of(b), SINGULAR_ADVICE
         b = b if unit == 1 else b / unit
-        if self._singular and abs(b.sum()) > rtol * np.linalg.norm(b):
+        if self._singular and has_mean(b, rtol):
             failure = "A is singular and b is not orthogonal to the constants"
             advice = "subtract the mean from b"
         x, r, solves = 0.0, b, 0

@@ -2,12 +2,14 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from solvers.scaling import unit_of
 from solvers.stencils import StencilOperator
 
 WHOLE = ("m", "k", "window", "max_windows", "num_harvest")  # settings that count
@@ -89,6 +91,34 @@ def check_arrays(operator: Any, rhs: Any) -> None:
         dtype = np.dtype(object)
     if dtype.kind not in "fiucb":
         raise TypeError(f"rhs holds values of type {dtype}; expected numbers")
+
+
+def check_real(method: str, values: Mapping[str, Any]) -> None:
+    """Looks at what a method for real systems is given.
+
+    Args:
+        method: name in the registry.
+        values: arrays, or None, by what they are called.
+
+    Raises:
+        TypeError: if one of them is complex.
+    """
+    for name, array in values.items():
+        if np.iscomplexobj(array):
+            raise TypeError(
+                f"{name} is complex, but method {method!r} solves real systems; use "
+                "'direct', 'gmres', 'bicgstab' or 'skr'"
+            )
+
+
+def has_mean(b: np.ndarray, rtol: float) -> bool:
+    """Whether the mean of b alone keeps its residual above rtol ||b||.
+
+    That is so for symmetric A that map constants to zero: A x has the mean zero.
+    """
+    b = b / unit_of(b)
+    mean_part = abs(b.sum()) / math.sqrt(b.size)  # norm of b's part along constants
+    return bool(mean_part > rtol * np.linalg.norm(b))
 
 
 def not_finite(system) -> str:

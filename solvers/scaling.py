@@ -26,3 +26,28 @@ def unit_of(
     if peak == 0 or not math.isfinite(peak) or lowest <= peak <= highest:
         return 1.0
     return math.ldexp(1.0, math.frexp(peak)[1] - 1)
+
+
+def in_units(
+    b: np.ndarray, x0: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None, float]:
+    """A right-hand side and an initial guess in units of `unit_of`, and that unit.
+
+    Where b is zero so is the solution, and then the guess. A guess so large that its
+    squares would overflow is of no use and becomes zero too.
+
+    Args:
+        b: [*grid] real.
+        x0: [*grid] real, or None.
+    """
+    unit = unit_of(b)
+    if unit != 1:
+        b = b / unit
+        if x0 is not None:
+            with np.errstate(over="ignore"):
+                x0 = x0 / unit
+            usable = np.abs(x0).max(initial=0.0) <= SAFE_RANGE[1]
+            x0 = x0 if usable else np.zeros_like(x0)
+    if x0 is not None and not b.any():
+        x0 = np.zeros_like(x0)
+    return b, x0, unit

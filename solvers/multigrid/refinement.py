@@ -189,12 +189,17 @@ def solve_one(
     unit = jnp.where(unit == 0, 1.0, unit)
     b = _grown(b / unit, m)
     if x0 is None:
-        x, r, error = jnp.zeros_like(b), b, jnp.ones(())
+        x, r = jnp.zeros_like(b), b
     else:
         x = _grown(x0 / (unit * scale), m)
         r = ready.residual(b, x)
-        error = ready.error(b, x, r) if kind.estimate else jnp.ones(())
-    norm = jnp.sqrt(jnp.vdot(r, r))
+    norm, error = jnp.sqrt(jnp.vdot(r, r)), jnp.ones(())
+    if kind.estimate:
+        if x0 is not None:
+            # Zero as a guess has no energy to compare with: all of the error is left.
+            error = ready.error(b, x, r)
+            error = jnp.where(jnp.isfinite(error), error, 1.0)
+        error = jnp.where(norm == 0, 0.0, error)
     none, no = jnp.zeros((), int), jnp.zeros((), bool)
     start = Outcome(x, norm, error, none, none, no, no)
     end = _refine(ready, b, r, start, limits)
@@ -243,7 +248,10 @@ def _budget(kind, s, limits):
     """How far the next inner iteration goes: what is missing, in equal steps."""
     target = 0.5 * limits.rtol / s.norm
     if kind.estimate:
-        target = jnp.minimum(target, 0.5 * limits.error_goal / s.error)
+        # Errors above 1 are those of guesses that are small beside the solution.
+        further = 0.5 * limits.error_goal / jnp.minimum(s.error, 1.0)
+        any_error = jnp.isinf(limits.error_goal)
+        target = jnp.where(any_error, target, jnp.minimum(target, further))
     if kind.inner == "float32":
         steps = jnp.ceil(jnp.log(target) / math.log(INNER_RTOL))
         target **= 1 / jnp.maximum(steps, 1.0)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from solvers.inputs import CHECK_INPUT, not_finite
+from solvers.error_goals import checked_goal, judged
+from solvers.inputs import CHECK_INPUT, check_real, has_mean, not_finite
 from solvers.multigrid import coarsening, refinement, symmetric
 from solvers.multigrid.refinement import Kind, Limits, Outcome
 from solvers.precision import require_x64
 from solvers.results import SolveRecord, certify
+from solvers.scaling import in_units
 from solvers.stencils import StencilOperator, is_singular
 
 VARIANTS = ("auto", "point", "lines")
@@ -46,7 +48,8 @@ class MultigridPCG:
         estimate_error: whether to estimate the relative error in the energy norm,
             sqrt(r^T M r / x^T A x) with one cycle M in place of A^-1; it stands in
             `SolveRecord.algebraic_error`.
-        error_goal: iterate until the estimate is below, too; implies it.
+        error_goal: iterate until the estimate is below, too; implies it. Solves that
+            end above it count as not converged.
         variant: "point" coarsens all axes on every level; "auto" looks at the
             couplings of each system first and may coarsen the strong axes alone, see
             `coarsening.schedule`; "lines" smooths by lines along every axis, see
@@ -57,6 +60,8 @@ class MultigridPCG:
         ValueError: for another `inner` or variant, or an error_goal that is not
             positive.
     """
+
+    on_grids = True  # takes stencil operators, see `solvers.guesses`
 
     def __init__(
         self,
@@ -70,11 +75,9 @@ class MultigridPCG:
             raise ValueError(f"inner is {inner!r}; known: {', '.join(PRECISIONS)}")
         if variant not in VARIANTS:
             raise ValueError(f"variant is {variant!r}; known: {', '.join(VARIANTS)}")
-        if not error_goal > 0:
-            raise ValueError(f"error_goal is {error_goal}; expected a number > 0")
         self.inner = inner
+        self.error_goal = checked_goal(error_goal)
         self.estimate_error = estimate_error or error_goal < math.inf
-        self.error_goal = error_goal
         self.variant = variant
 
     def solve(
@@ -95,7 +98,8 @@ class MultigridPCG:
             x0: [*grid] initial guess; None means zero.
 
         Raises:
-            TypeError: if the operator is not a `StencilOperator`.
+            TypeError: if the operator is not a `StencilOperator`, or if it, the
+                right-hand side or x0 is complex.
             RuntimeError: if JAX runs in 32 bit.
             ValueError: if it is not one stencil that reaches one step, or if the
                 right-hand side or x0 do not fit the grid.
@@ -105,9 +109,11 @@ class MultigridPCG:
         b = _checked("rhs", system.rhs, system.operator)
         x = None if x0 is None else _checked("x0", x0, system.operator)
         start = time.perf_counter()
+        b, x, unit = in_units(b, x)
         kind = self._kind(system.operator, [planes])
         limits = self._limits(rtol, maxiter, b.ndim, kind)
         outcome = jax.device_get(refinement.solve(planes, b, x, limits, kind=kind))
+        outcome = _in_units_of_caller(outcome, unit)
         return self._report(system, kind, outcome, rtol, time.perf_counter() - start)
 
     def solve_batch(
@@ -116,10 +122,14 @@ class MultigridPCG:
         """Solves systems of one grid and kind at once, for accelerators.
 
         On a CPU it is slower than one after the other, as a batch leaves the cache. A
-        system that has converged is left alone while others go on.
+        system that has converged is left alone while others go on. The whole batch has
+        one precision, float64 if one system asks for it, and one order of coarsening,
+        that of all couplings together: where systems differ in these, their iterations
+        are not those of `solve`.
 
         Args:
-            systems: `LinearSystem`s that share grid, offsets and boundary kinds.
+            systems: `LinearSystem`s that share grid, offsets and boundary kinds; none
+                give no results.
             rtol: see `solve`.
             maxiter: see `solve`.
 
@@ -127,8 +137,12 @@ class MultigridPCG:
             Solution and record of each; seconds are equal shares of the whole.
 
         Raises:
+            TypeError: as `solve`.
+            RuntimeError: as `solve`.
             ValueError: as `solve`, or if the systems differ in shape or kind.
         """
+        if not systems:
+            return []
         planes = [_upper_half(system.operator) for system in systems]
         require_x64("mg_pcg")
         start = time.perf_counter()
@@ -142,14 +156,16 @@ class MultigridPCG:
                 f"a batch needs systems of one grid and kind, got {sorted(forms)} and "
                 f"{sorted(kinds)}; sort them into batches first"
             )
-        b = np.stack([_checked("rhs", s.rhs, s.operator) for s in systems])
+        pairs = [in_units(_checked("rhs", s.rhs, s.operator)) for s in systems]
+        b, units = np.stack([b for b, _, _ in pairs]), [unit for _, _, unit in pairs]
         planes = {o: np.stack([p[o] for p in planes]) for o in planes[0]}
         kind = kinds.pop()
         limits = self._limits(rtol, maxiter, b.ndim - 1, kind)
         outcomes = jax.device_get(refinement.solve_many(planes, b, limits, kind=kind))
         seconds = (time.perf_counter() - start) / len(systems)
         outcomes = [
-            Outcome(*(field[i] for field in outcomes)) for i in range(len(systems))
+            _in_units_of_caller(Outcome(*(field[i] for field in outcomes)), unit)
+            for i, unit in enumerate(units)
         ]
         return [
             self._report(system, kind, outcome, rtol, seconds)
@@ -191,12 +207,12 @@ class MultigridPCG:
             advice += "; mg_pcg needs a symmetric positive definite A"
         elif outcome.stalled:
             failure = f"stalls at {outcome.norm:.1e} after {iterations} iterations"
-        elif kind.singular and _has_mean(system.rhs, rtol):
+        elif kind.singular and has_mean(np.asarray(system.rhs), rtol):
             failure = "A maps constants to zero, but the mean of b is not zero"
             advice = "subtract the mean of b, or fix a boundary value"
         if not np.isfinite(x).all() and (unusable := not_finite(system)):
             failure, advice = unusable, CHECK_INPUT
-        return x, certify(
+        record = certify(
             system,
             x,
             rtol=rtol,
@@ -211,11 +227,11 @@ class MultigridPCG:
             relative_residual=float(outcome.norm),
             algebraic_error=float(outcome.error),
         )
+        return x, judged(record, self.error_goal)
 
 
-def _has_mean(b, rtol):
-    """Whether the mean alone keeps b from being reached within rtol."""
-    return abs(np.mean(b)) * np.sqrt(np.size(b)) > rtol * np.linalg.norm(b)
+def _in_units_of_caller(outcome, unit):
+    return outcome if unit == 1 else outcome._replace(x=outcome.x * unit)
 
 
 def _upper_half(operator):
@@ -225,6 +241,7 @@ def _upper_half(operator):
             f"mg_pcg needs a StencilOperator, got {type(operator).__name__}; "
             "solve sparse matrices with 'direct' or 'petsc:...'"
         )
+    check_real("mg_pcg", {"the operator": operator.coefficients})
     num_dims = len(operator.grid_shape)
     offsets = symmetric.half(num_dims)
     known = {*offsets, *map(symmetric.opposite, offsets)}
@@ -252,7 +269,8 @@ def _upper_half(operator):
 
 
 def _checked(name, values, operator):
-    """Float64 values after a look at their shape."""
+    """Float64 values after a look at their kind and shape."""
+    check_real("mg_pcg", {name: values})
     values = np.asarray(values, np.float64)
     if values.shape != operator.grid_shape:
         raise ValueError(

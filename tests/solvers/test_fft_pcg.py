@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse.linalg as spla
 from families import diffusion, gaussian_field, system
 
-from solvers import reference, sequence
+from solvers import fft_pcg, reference, sequence
 from solvers.boundaries import Robin, sides_of
 from solvers.diffusion import cell_diffusion, diffusion_operator
 from solvers.fast_diagonalization import Line
@@ -233,6 +233,7 @@ def test_error_goal_asks_for_more_iterations():
 def test_batches_give_what_single_solves_give():
     systems = [lognormal(0.2, SHAPE, seed=k) for k in range(3)]
     systems.insert(1, system("two_phase", SHAPE))
+    systems[2] = systems[2]._replace(rhs=1e-200 * systems[2].rhs)
     systems.append(mixed(cell_diffusion, (WALL, WALL)))  # other lines
     solver = sequence.create("fft_pcg")
     results = solver.solve_batch(systems, rtol=RTOL)
@@ -242,6 +243,17 @@ def test_batches_give_what_single_solves_give():
         assert abs(record.iterations - expected.iterations) <= 1
         np.testing.assert_allclose(x, alone, atol=1e-6 * abs(alone).max())
     assert solver.solve_batch([], rtol=RTOL) == []
+
+
+def test_batches_notice_sides_that_the_program_reads_otherwise(monkeypatch):
+    one = mixed(cell_diffusion, (WALL, WALL))
+    solver = sequence.create("fft_pcg")
+    x, expected = solver.solve(one, rtol=RTOL)
+    closed = tuple(Line(n, (0.0, 0.0)) for n in SHAPE)
+    monkeypatch.setattr(fft_pcg, "_first_look", lambda arrays, periodic: closed)
+    [(found, record)] = solver.solve_batch([one], rtol=RTOL)
+    assert record.iterations == expected.iterations
+    assert found.tobytes() == x.tobytes()
 
 
 def test_bytes_do_not_depend_on_what_was_solved_before():
@@ -267,6 +279,55 @@ def test_good_initial_guess_saves_iterations():
     assert warm.iterations < cold.iterations / 2
     _, none = solver.solve(one, rtol=1e-7, x0=x)
     assert none.iterations == 0
+
+
+def test_good_guesses_are_iterated_until_the_error_is_known():
+    one = lognormal(0.6, SHAPE)
+    exact = spla.spsolve(one.to_csr().tocsc(), one.rhs.ravel()).reshape(SHAPE)
+    near = exact * (1 + 1e-4)
+    solver = sequence.create("fft_pcg", error_goal=1e-6)
+    x, record = solver.solve(one, rtol=1e-2, x0=near)
+    assert record.converged, record.status
+    assert record.iterations > 0
+    assert record.algebraic_error <= 1e-6
+    assert energy_error(one, x) <= 3e-6
+    _, record = solver.solve(one, rtol=1e-2, x0=near, maxiter=1)
+    assert record.true_relative_residual <= 1e-2
+    assert not record.converged
+    assert "error_goal 1.00e-06" in record.status
+    solver = sequence.create("fft_pcg", estimate_error=True)
+    _, record = solver.solve(one, rtol=1e-2, x0=near)
+    assert record.converged
+    assert record.iterations == 0
+    assert np.isnan(record.algebraic_error)
+
+
+def test_one_iteration_from_a_good_guess_does_not_hide_the_error():
+    """Its decrease of the residual counts, not the residual in units of b."""
+    one = lognormal(0.6, SHAPE)
+    exact = spla.spsolve(one.to_csr().tocsc(), one.rhs.ravel()).reshape(SHAPE)
+    noise = np.random.default_rng(0).standard_normal(SHAPE)
+    near = exact + 1e-3 * solve(one._replace(rhs=noise), rtol=1e-6)[0]
+    solver = sequence.create("fft_pcg", error_goal=1e-12)
+    x, record = solver.solve(one, rtol=1e-2, x0=near, maxiter=1)
+    error = energy_error(one, x)
+    assert error / 5 <= record.algebraic_error <= 5 * error
+
+
+def test_right_hand_sides_of_any_size_are_solved():
+    one, solver = lognormal(0.6, SHAPE), sequence.create("fft_pcg", estimate_error=True)
+    x, expected = solver.solve(one, rtol=RTOL, x0=np.zeros(SHAPE))
+    for factor in (1e-200, 1e-160, 1e160, 1e200):
+        far = one._replace(rhs=factor * one.rhs)
+        for x0 in (np.zeros(SHAPE), np.ones(SHAPE)):  # good for nothing beside 1e-160
+            scaled, record = solver.solve(far, rtol=RTOL, x0=x0)
+            assert record.converged, record.status
+            assert abs(record.iterations - expected.iterations) <= 1
+            np.testing.assert_allclose(scaled / factor, x, atol=1e-6 * abs(x).max())
+    idle = one._replace(rhs=np.zeros(SHAPE))
+    x, record = solver.solve(idle, rtol=RTOL, x0=np.ones(SHAPE))
+    assert record.converged, record.status
+    assert not x.any()
 
 
 @pytest.mark.parametrize("factor", [1e-30, -1e30])

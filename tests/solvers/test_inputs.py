@@ -8,8 +8,10 @@ import pytest
 import scipy.sparse as sp
 
 from solvers import sequence
-from solvers.inputs import not_finite
+from solvers.diffusion import cell_diffusion
+from solvers.inputs import has_mean, not_finite
 from solvers.sequence import LinearSystem, solve_sequence
+from solvers.stencils import StencilOperator
 
 N = 12
 A = sp.diags_array([-1.0, 2.5, -1.0], offsets=[-1, 0, 1], shape=(N, N)).tocsr()
@@ -113,3 +115,28 @@ def test_mg_pcg_names_a_wrong_type_before_the_precision():
 def test_deflated_cg_names_the_setting_that_is_wrong():
     with pytest.raises(ValueError, match=r"^k is 0; expected at least 1$"):
         sequence.create("deflated_cg", k=0)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
+def test_the_mean_counts_by_its_part_of_the_norm(unit):
+    waves = np.resize([1.0, -1.0], 100)
+    assert not has_mean(unit * waves, 1e-8)
+    assert not has_mean(unit * (waves + 0.9e-3), 1e-3)
+    assert has_mean(unit * (waves + 1.1e-3), 1e-3)
+
+
+@pytest.mark.parametrize("method", ["fft_pcg", "mg_pcg"])
+def test_methods_for_real_systems_refuse_complex_ones(method):
+    real = cell_diffusion(np.ones((5, 6)), (1.0, 1.0))
+    bent = StencilOperator(real.coefficients + 1j, real.offsets)
+    one = LinearSystem(real, np.ones((5, 6)))
+    solver = sequence.create(method)
+    words = rf"is complex, but method '{method}' solves real systems; use 'direct'"
+    with pytest.raises(TypeError, match="the operator " + words):
+        solver.solve(one._replace(operator=bent), rtol=1e-8)
+    with pytest.raises(TypeError, match="rhs " + words):
+        solver.solve(one._replace(rhs=one.rhs + 1j), rtol=1e-8)
+    with pytest.raises(TypeError, match="x0 " + words):
+        solver.solve(one, rtol=1e-8, x0=one.rhs + 1j)
+    with pytest.raises(TypeError, match="rhs " + words):
+        solver.solve_batch([one._replace(rhs=one.rhs + 1j)], rtol=1e-8)
