@@ -46,7 +46,8 @@ class ProjectionGuess:
     Only solutions of accepted systems are remembered.
 
     Args:
-        inner: the solver to start.
+        inner: the solver to start. One with the attribute `on_grids` set gets the
+            operators as they are, others get them as matrices.
         window: how many solutions are remembered, 1 to 20.
 
     Raises:
@@ -70,10 +71,13 @@ class ProjectionGuess:
         """Solves one system; the caller's x0 joins the earlier solutions."""
         start = time.perf_counter()
         system.check()
-        system = system.assembled()
+        operator, system = system.operator, system.assembled()
         guess, count = self._guess(system, x0)
+        own = system
+        if getattr(self.inner, "on_grids", False):
+            own = system._replace(operator=operator)
         seconds = time.perf_counter() - start
-        x, record = self.inner.solve(system, rtol=rtol, maxiter=maxiter, x0=guess)
+        x, record = self.inner.solve(own, rtol=rtol, maxiter=maxiter, x0=guess)
         if record.converged:
             self._remember(x, system)
         phases = dataclasses.replace(

@@ -5,6 +5,7 @@ import scipy.sparse.linalg as spla
 from sequences import matrix, systems, true_residual
 
 from solvers import sequence
+from solvers.diffusion import cell_diffusion
 from solvers.guesses import ProjectionGuess, minimal_residual
 from solvers.sequence import LinearSystem
 
@@ -44,6 +45,24 @@ def test_a_guess_saves_steps_along_a_sweep(method, complex_):
     guessed = solve(made, method, guess="projection")
     assert guessed[0].iterations == plain[0].iterations
     assert guessed[-1].iterations < 0.5 * plain[-1].iterations
+
+
+@pytest.mark.parametrize(
+    "method",
+    [name for name, info in sequence.METHODS.items() if "guess" in info.settings],
+)
+def test_every_method_that_takes_a_guess_uses_it_on_grids(method):
+    rng, made = np.random.default_rng(0), []
+    a, b = np.exp(0.3 * rng.standard_normal((12, 11))), rng.standard_normal((12, 11))
+    for reaction, factor in ((1.0, 1.0), (1.1, 1.0), (1.1, 3.0)):
+        A = cell_diffusion(a, (0.1, 0.1), reaction=reaction)
+        made.append(LinearSystem(A, factor * b))
+    result = sequence.solve_sequence(made, method=method, rtol=RTOL, guess="projection")
+    for one, x, record in zip(made, result.solutions, result.records, strict=True):
+        assert record.converged, record.status
+        assert one.relative_residual(x) <= RTOL
+    first, *_, last = result.records
+    assert last.iterations <= max(1, first.iterations // 3)
 
 
 def test_products_of_the_guess_are_counted():
