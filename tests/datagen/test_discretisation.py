@@ -350,3 +350,27 @@ def test_multigrid_stops_at_a_tenth_of_the_discretisation_error():
         exact = solution(problem, seed)
         assert 1e-8 < relative(stopped.fields["solution"], exact) <= 0.1 * error
         assert stopped.true_residual > 1e-6
+
+
+@pytest.mark.slow
+def test_goals_in_the_energy_norm_bound_the_l2_error_of_smooth_solutions_only():
+    """Solutions of mostly high frequencies miss it in L2, as the docs say."""
+    goal, found = 1e-2, {"smooth": [], "rough": []}
+    problem, solver = Darcy(n=33), sequence.create("fft_pcg", error_goal=1e-2)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        one = problem.system(problem.sample(rng))
+        A = one.to_csr()
+        rough = rng.standard_normal(A.shape[0])
+        for _ in range(4):
+            rough = A @ rough
+        for kind, b in (("smooth", one.rhs), ("rough", rough.reshape(one.rhs.shape))):
+            x, record = solver.solve(one._replace(rhs=b), rtol=0.5)
+            exact = sequence.create("direct").solve(one._replace(rhs=b), rtol=1e-10)[0]
+            error = (x - exact).ravel()
+            energy = error @ (A @ error) / (exact.ravel() @ (A @ exact.ravel()))
+            assert record.algebraic_error <= goal
+            assert np.sqrt(energy) <= 1.5 * goal
+            found[kind].append(relative(x, exact))
+    assert max(found["smooth"]) <= 0.6 * goal
+    assert max(found["rough"]) > 1.5 * goal
