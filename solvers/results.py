@@ -32,7 +32,8 @@ class SolveRecord:
 
     Attributes:
         method: name in the registry of `solvers.sequence`.
-        converged: whether the recomputed residual meets the tolerance.
+        converged: whether the recomputed residual meets the tolerance, and the
+            estimated error its goal where one was set.
         status: a sentence; says what to try next unless converged.
         iterations: of the Krylov method; 0 for direct methods.
         matvecs: all products with A: steps, carry-over, recomputed residuals.
