@@ -96,9 +96,8 @@ def thresholds() -> dict[str, float]:
     """The numbers of the strategy table, to tell later what it said."""
     return {
         "smooth_step": strategy.SMOOTH_STEP,
-        "mild_contrast": strategy.MILD_CONTRAST,
-        "stretched": strategy.STRETCHED,
-        "flat": strategy.FLAT,
+        "rough_contrast": strategy.ROUGH_CONTRAST,
+        "rough_step": strategy.ROUGH_STEP,
         "worthwhile": strategy.WORTHWHILE,
         "max_plane_factors": strategy.MAX_PLANE_FACTORS,
         "max_space_factors": strategy.MAX_SPACE_FACTORS,

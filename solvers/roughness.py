@@ -86,21 +86,6 @@ def contrast(operator: StencilOperator) -> float:
     return float(np.max(ratios))
 
 
-def anisotropy(operator: StencilOperator) -> float:
-    """Largest ratio of the typical couplings along two axes, by geometric means.
-
-    Couplings of zero do not count; NaN if some are NaN.
-
-    Args:
-        operator: symmetric, of batch 1; only couplings one step along the axes count.
-
-    Raises:
-        ValueError: if it has none.
-    """
-    logs = [np.log(s[s != 0]).mean() for s in _sizes(operator) if np.any(s != 0)]
-    return float(np.exp(np.ptp(logs))) if logs else 1.0
-
-
 def _sizes(operator) -> list[np.ndarray]:
     """Sizes of the links between unknowns along every axis that has some."""
     sizes = [abs(inner(*link)) for link in _links(operator)]

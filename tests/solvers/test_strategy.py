@@ -26,12 +26,6 @@ GRID = {"kind": "spd", "star": True, "num_unknowns": 10_000}
         ({**GRID, "num_dims": 2, "step": 0.1, "separable": True}, "fast_direct", ""),
         ({**GRID, "num_dims": 1, "step": 9, "separable": True}, "direct", ""),
         ({**GRID, "num_dims": 3, "contrast": 1e3, "step": 7}, "mg_pcg", "3-D grid"),
-        ({**GRID, "num_dims": 2, "anisotropy": 50.0}, "fft_pcg", "mild"),
-        (
-            {**GRID, "num_dims": 2, "anisotropy": 50.0, "contrast": 1e3, "step": 7},
-            "direct",
-            "50 times",
-        ),
         ({**GRID, "num_dims": 1, "contrast": 1e3, "step": 7}, "direct", ""),
         ({**GRID, "num_dims": 2, "same_matrix": True}, "direct", "factorised once"),
         (
@@ -77,11 +71,12 @@ def test_the_next_row_holds_without_a_method():
 
 
 def test_the_table_sets_what_its_first_row_for_a_method_says():
-    traits = Traits(**GRID, num_dims=2, contrast=1e4, separable=True)
+    traits = Traits(**GRID, num_dims=2, contrast=1e4, step=9.0, separable=True)
     assert choose(traits).method == "fast_direct"
     assert strategy.settings("mg_pcg", traits) == {"inner": "float64"}
-    mild = Traits(**GRID, num_dims=2, contrast=9.0)
-    assert strategy.settings("mg_pcg", mild) == {"inner": "float32"}
+    for contrast, step in ((9.0, 9.0), (1e4, 1.0)):  # without jumps it is not rough
+        mild = Traits(**GRID, num_dims=2, contrast=contrast, step=step)
+        assert strategy.settings("mg_pcg", mild) == {"inner": "float32"}
     assert strategy.settings("minres", traits) == {}
 
 
@@ -114,8 +109,6 @@ def test_systems_on_grids_are_described():
     assert describe(2 * darcy(9, 1)).same_matrix
     one, other = darcy(9)
     assert not describe([one, one, other]).same_matrix  # nor do two stand for all
-    flat = diffusion_operator(np.ones((9, 9)), (1.0, 0.1))
-    assert describe([LinearSystem(flat, np.ones((7, 7)))]).anisotropy > 90
     walls = diffusion_operator(np.ones((9, 9)), (1, 1), boundaries="neumann")
     assert describe([LinearSystem(walls, np.zeros((9, 9)))]).singular
 
