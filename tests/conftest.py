@@ -21,6 +21,11 @@ DOUBLE_PRECISION = ("solvers", "datagen")  # directories whose tests need float6
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first, lest one worker waits for the other in the end."""
+    items.sort(key=lambda item: item.path.parent != ROOT)
+
+
 @pytest.fixture(autouse=True)
 def _precision(request):
     """Sets JAX's 64-bit mode as the entry points of that part of the code do."""

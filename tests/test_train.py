@@ -77,14 +77,17 @@ def test_a_loaded_operator_maps_physical_fields(finished, at_home):
             operator(bad)
 
 
-def test_a_finished_run_says_so(finished, home):
+@pytest.mark.usefixtures("at_home")
+def test_a_finished_run_says_so(finished, capsys):
     before = final_hash(finished)
-    assert "is finished" in run_quick(home, finished)
+    assert train.main(["--config", QUICK, "--workdir", str(finished)]) == 0
+    assert "is finished" in "".join(capsys.readouterr())
     assert final_hash(finished) == before
 
 
+@pytest.mark.parametrize("stops", [(9,), pytest.param((5, 9), marks=pytest.mark.slow)])
 def test_stopping_after_any_step_and_going_on_changes_nothing(
-    finished, at_home, tmp_path
+    finished, at_home, tmp_path, stops
 ):
     class StopAfter:
         def __init__(self, polls):
@@ -97,7 +100,7 @@ def test_stopping_after_any_step_and_going_on_changes_nothing(
 
     config = loading.load(QUICK)
     folder = tmp_path / "run"
-    for polls in (5, 9):  # polled some times per step: stops within both epochs
+    for polls in stops:  # polled some times per step: stops within both epochs
         with pytest.raises(train.StoppedError, match="saved step"):
             train.train_and_evaluate(config, folder, stop=StopAfter(polls))
     train.train_and_evaluate(config, folder, stop=StopAfter(10**9))

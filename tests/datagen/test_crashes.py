@@ -17,7 +17,6 @@ from datagen.storage.commit import FAULT_EXIT_CODE, STEPS
 from tests.datagen.conftest import file_hashes
 
 SCRIPT = Path(__file__).with_name("crashes.py")
-MAIN_KINDS = ("shard", "ledger")
 OTHER_KINDS = ("order", "plan", "stats", "README", "manifest", "checksums")
 
 
@@ -54,9 +53,18 @@ def check_faults(faults, config_file, finished, tmp_path):
         assert main(["verify", "--out", str(root)]) == 0
 
 
-@pytest.mark.parametrize("kind", MAIN_KINDS)
-def test_dying_at_any_step_of_a_commit_heals(kind, config_file, finished, tmp_path):
-    faults = [f"{kind}:{step}" for step in STEPS]
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        ("shard", STEPS),
+        ("ledger", STEPS[::3]),
+        pytest.param("ledger", STEPS, marks=pytest.mark.slow),
+    ],
+)
+def test_dying_at_any_step_of_a_commit_heals(
+    kind, steps, config_file, finished, tmp_path
+):
+    faults = [f"{kind}:{step}" for step in steps]
     check_faults(faults, config_file, finished, tmp_path)
 
 

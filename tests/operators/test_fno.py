@@ -10,6 +10,8 @@ from flax import nnx
 from operators import models
 
 IO = {"in_channels": 1, "out_channels": 1}
+# One size for many tests: drawing parameters of new shapes compiles for seconds.
+SMALL = {"modes": (8, 8), "channels": 8, "num_layers": 2}
 
 
 def draw(*shape, seed=0):
@@ -155,7 +157,7 @@ def test_forward_passes_equal_the_formulas(transform):
 
 
 def test_neuralop_pads_both_ends():
-    model = create(modes=(4, 4), channels=4, num_layers=1, domain_padding=0.25)
+    model = create(**SMALL, domain_padding=0.25)
     x = jnp.asarray(draw(1, 16, 12, 1), jnp.float32)
     assert jax.eval_shape(model, x).shape == (1, 16, 12, 1)
     assert model._padding((16, 12)) == ((4, 4), (3, 3))
@@ -165,7 +167,7 @@ def test_neuralop_pads_both_ends():
 
 def test_other_resolutions_and_shifts():
     """Without coordinates an FNO converges spectrally and commutes with shifts."""
-    model = jax.jit(create(modes=(16, 16), channels=16, coordinates="none"))
+    model = jax.jit(create(**SMALL, coordinates="none"))
     fine = model(band_limited(256))
 
     def error(n):
@@ -183,7 +185,7 @@ def test_other_resolutions_and_shifts():
 
 @pytest.mark.parametrize("n", [(45, 90), (135, 270)])
 def test_odd_and_even_grids_agree(n):
-    model = create(modes=(8, 8), channels=8, coordinates="none", num_layers=2)
+    model = create(**SMALL, coordinates="none")
     outs = [np.asarray(jax.jit(model)(band_limited(m))) for m in n]
     common = np.gcd(*n)
     a, b = (
@@ -237,6 +239,6 @@ def test_rejects_settings_that_do_not_exist(hparams, message):
 
 
 def test_rejects_an_input_of_the_wrong_shape():
-    model = create(modes=(4, 4), channels=2, num_layers=1)
+    model = create(**SMALL)
     with pytest.raises(ValueError, match=r"\[batch, n1, n2, 1\], got \(1, 8, 8, 2\)"):
         model(jnp.ones((1, 8, 8, 2)))

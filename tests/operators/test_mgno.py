@@ -203,7 +203,14 @@ def test_parameter_count_of_a_pipe_model():
     assert total == closed_form(2, 3, 24, 5, cycle, 5 * 16)
 
 
-@pytest.mark.parametrize(("boundary", "prolongation"), BOUNDARIES)
+@pytest.mark.parametrize(
+    ("boundary", "prolongation"),
+    [
+        BOUNDARIES[0],
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in BOUNDARIES[1:3]),
+        BOUNDARIES[3],
+    ],
+)
 def test_gradient_reaches_every_parameter(boundary, prolongation):
     model = models.create(
         "mgno", rngs=nnx.Rngs(0), in_channels=2, out_channels=3, grid=(7, 10),

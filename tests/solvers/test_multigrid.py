@@ -144,7 +144,9 @@ def run_cycle(values, u):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("shape", [(21, 34), (17, 9)])
+@pytest.mark.parametrize(
+    "shape", [pytest.param((21, 34), marks=pytest.mark.slow), (17, 9)]
+)
 def test_cycle_is_symmetric_and_positive(family, shape):
     values = planes_of(system(family, shape).operator)
     scale = float(jnp.mean(values[0, 0]))
