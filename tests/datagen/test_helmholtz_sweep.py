@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse.linalg as spla
 
 from datagen import problems
+from datagen.methods import choose
 from datagen.problems.helmholtz import Helmholtz, helmholtz_operator
 from datagen.problems.helmholtz_sweep import MAX_CACHED_MEDIA, HelmholtzSweep
 from solvers.sequence import create
@@ -193,11 +194,13 @@ def test_config_describes_a_resolved_problem(variant):
     assert problem.num_systems == (4 if variant == "quick" else 20)
 
 
-def test_quick_sample_is_solved_by_the_named_method():
+def test_quick_sample_is_solved_by_the_chosen_method():
     config = importlib.import_module("configs.data.helmholtz_sweep").get_config("quick")
     problem = problems.create(**config.problem.to_dict())
     sample = problem.sample(np.random.default_rng(config.seed))
-    solver = create(config.solver.method, preconditioner=problem.preconditioner)
+    choice = choose(config.solver.to_dict(), problem)
+    settings = {"preconditioner": problem.preconditioner} | choice["settings"]
+    solver = create(choice["method"], **settings)
     for step in range(problem.num_systems):
         system = problem.system(sample, step)
         x, record = solver.solve(system, rtol=config.solver.rtol)
