@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.lines import Line2D
 
 from datagen import candidates, measuring
 from datagen.methods import MethodError, choose, traits_of
@@ -119,6 +119,7 @@ def explain(
     return {
         "name": config["name"],
         "equation": problem.equation,
+        "grid": " x ".join(str(len(problem.coordinates[a])) for a in problem.axes),
         "choice": choice,
         "rows": [_row(e, length, best) for e in [*usable, *others]],
         "rtol": solver["rtol"],
@@ -132,7 +133,9 @@ def _row(entry: measuring.Measured, length: int, best: float) -> dict[str, Any]:
     row: dict[str, Any] = {"method": entry.name, "settings": entry.settings}
     row["auto"] = entry.auto
     row["refused"], row["note"] = entry.refused, entry.note
-    if not entry.seconds or entry.refused:
+    if math.isnan(entry.residual) and not entry.refused:
+        row["refused"] = "no solution: not for such systems"
+    if not entry.seconds or row["refused"]:
         return row
     num = len(entry.seconds)
     if entry.missed:
@@ -203,7 +206,7 @@ def _chosen(report: Mapping[str, Any]) -> str:
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
-    """Draws the seconds per system as bars, and writes a PNG.
+    """Draws the seconds per system as dots, and writes a PNG.
 
     Raises:
         ValueError: if no method solved the systems.
@@ -216,21 +219,26 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     ax = figure.subplots()
     values = [1e3 * row["seconds"] for row in rows]
-    ax.barh(range(len(rows)), values, color=[COLOURS[kind] for kind in kinds])
+    ax.hlines(range(len(rows)), 0, values, color="0.9", zorder=0)
+    ax.scatter(values, range(len(rows)), color=[COLOURS[kind] for kind in kinds])
     for i, (value, row) in enumerate(zip(values, rows, strict=True)):
-        text = f" {value:.3g} ms, {row['ratio']:.1f}x"
+        text = f"   {value:.3g} ms, {row['ratio']:.2f}x"
         ax.text(value, i, text, va="center", fontsize="small")
     ax.set(xscale="log", xlabel="milliseconds per system (logarithmic scale)")
     ax.set_xlim(min(values) / 2, max(values) * 6)
     ax.set_yticks(range(len(rows)), [row["method"] for row in rows])
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
-    handles = [Patch(color=COLOURS[k], label=LEGEND[k]) for k in COLOURS if k in kinds]
+    handles = [
+        Line2D([], [], color=COLOURS[k], marker="o", ls="", label=LEGEND[k])
+        for k in COLOURS
+        if k in kinds
+    ]
     ax.legend(handles=handles, loc="upper right", frameon=False)
     figure.suptitle(
-        f"{report['name']}: time to solve one system to a true residual of "
-        f"{report['rtol']:g}\n{report['num_samples']} samples, one thread, set-up "
-        f"included, mean over {report['systems_per_shard']} systems",
+        f"{report['name']}, {report['grid']}: time to solve one system to a true "
+        f"residual of {report['rtol']:g}\n{report['num_samples']} samples, one thread; "
+        f"set-up spread over a shard of {report['systems_per_shard']} systems",
         fontsize="medium",
     )
     figure.savefig(path)

@@ -127,7 +127,9 @@ def announce(
     print(f"{plan.content['equation']}")
     print(describe_solver(plan))
     print(f"{plan.root}: about {megabytes(size)} in {len(plan.shards)} files")
-    hands = f" in {num_workers} processes" if num_workers > 1 else ""
+    hands = ""
+    if num_workers > 1:
+        hands = f" in {num_workers} processes, once they have started,"
     print(
         f"{samples} samples to make, about "
         f"{duration(makespan(missing, timing.seconds, num_workers))}{hands} at "

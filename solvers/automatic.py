@@ -1,6 +1,7 @@
 """Solves sequences with the method that `solvers.strategy` chooses for them."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -118,9 +119,10 @@ class AutomaticSolver:
         best = choose(self._traits)
         if best.method != self.choice.method:
             reason = (
-                f"{self.choice.reason} ({best.method} would be faster but computes in "
-                'float64: call jax.config.update("jax_enable_x64", True) first)'
+                f"{best.method} would be faster but computes in float64: call "
+                'jax.config.update("jax_enable_x64", True) first'
             )
+            warnings.warn(f"auto chose {self.choice.method}: {reason}", stacklevel=2)
             self.choice = self.choice._replace(reason=reason)
 
     def _solver(self, method: str) -> sequence.SequenceSolver:

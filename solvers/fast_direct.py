@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from solvers.fast_inverse import FastInverse
-from solvers.inputs import CHECK_INPUT, has_mean, not_finite
+from solvers.inputs import BALANCE, CHECK_INPUT, UNBALANCED, has_mean, not_finite
 from solvers.results import PhaseSeconds, SolveRecord, certify
 from solvers.scaling import unit_of
 from solvers.separable import separate
@@ -114,8 +114,7 @@ class FastDirect:
         unit, advice = unit_of(b), SINGULAR_ADVICE
         b = b if unit == 1 else b / unit
         if self._singular and has_mean(b, rtol):
-            failure = "A is singular and b is not orthogonal to the constants"
-            advice = "subtract the mean from b"
+            failure, advice = UNBALANCED, BALANCE
         x, r, solves = 0.0, b, 0
         while True:
             step = self._applied(r)

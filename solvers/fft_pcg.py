@@ -10,7 +10,14 @@ import numpy as np
 from solvers import fft_refinement, reference, scaled_system
 from solvers.error_goals import checked_goal, judged
 from solvers.fft_refinement import Arrays, Limits, typical_diagonal
-from solvers.inputs import CHECK_INPUT, check_real, has_mean, not_finite
+from solvers.inputs import (
+    BALANCE,
+    CHECK_INPUT,
+    UNBALANCED,
+    check_real,
+    has_mean,
+    not_finite,
+)
 from solvers.precision import require_x64
 from solvers.results import SolveRecord, certify
 from solvers.scaled_system import FORMS
@@ -225,8 +232,7 @@ def _record(system, out, rtol, maxiter, singular, seconds):
             f"{out.norm:.1e}, so that far more than {maxiter} are needed"
         )
     if singular and has_mean(np.asarray(system.rhs), rtol):
-        failure = "A is singular and b is not orthogonal to the constants"
-        advice = "subtract the mean from b"
+        failure, advice = UNBALANCED, BALANCE
     if not np.isfinite(out.x).all() and (unusable := not_finite(system)):
         failure, advice = unusable, CHECK_INPUT
     return certify(

@@ -111,6 +111,13 @@ def check_real(method: str, values: Mapping[str, Any]) -> None:
             )
 
 
+UNBALANCED = "A maps constants to zero, but the sum of b is not zero"
+BALANCE = (
+    "subtract the mean of b where unknowns are in cells, on nodes that multiple of "
+    "their control volumes (solvers.boundaries.control_volumes), or fix a value"
+)
+
+
 def has_mean(b: np.ndarray, rtol: float) -> bool:
     """Whether the mean of b alone keeps its residual above rtol ||b||.
 

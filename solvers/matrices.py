@@ -4,6 +4,8 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
+from solvers.inputs import BALANCE, UNBALANCED
+
 SYMMETRY_TOLERANCE = 1e-10  # of max |A - A^H| / max |A|
 NULL_SPACE_TOLERANCE = 1e-10
 ROUNDING = 8 * np.finfo(np.float64).eps  # of the sum of moduli in a row
@@ -76,9 +78,5 @@ def diagnose(A, b: np.ndarray, needs: str) -> str:
     if np.abs(A @ ones).max() <= NULL_SPACE_TOLERANCE * largest:
         mean = abs(b.mean()) / max(np.abs(b).max(), np.finfo(float).tiny)
         if mean > NULL_SPACE_TOLERANCE:
-            return (
-                "A maps constants to zero but the mean of b is not zero, as in a pure "
-                "Neumann problem without compatibility: there is no solution; subtract "
-                "the mean of b or fix a boundary value"
-            )
+            return f"{UNBALANCED}: there is no solution; {BALANCE}"
     return ""

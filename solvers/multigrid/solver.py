@@ -8,7 +8,14 @@ import jax
 import numpy as np
 
 from solvers.error_goals import checked_goal, judged
-from solvers.inputs import CHECK_INPUT, check_real, has_mean, not_finite
+from solvers.inputs import (
+    BALANCE,
+    CHECK_INPUT,
+    UNBALANCED,
+    check_real,
+    has_mean,
+    not_finite,
+)
 from solvers.multigrid import coarsening, refinement, symmetric
 from solvers.multigrid.refinement import Kind, Limits, Outcome
 from solvers.precision import require_x64
@@ -208,8 +215,7 @@ class MultigridPCG:
         elif outcome.stalled:
             failure = f"stalls at {outcome.norm:.1e} after {iterations} iterations"
         elif kind.singular and has_mean(np.asarray(system.rhs), rtol):
-            failure = "A maps constants to zero, but the mean of b is not zero"
-            advice = "subtract the mean of b, or fix a boundary value"
+            failure, advice = UNBALANCED, BALANCE
         if not np.isfinite(x).all() and (unusable := not_finite(system)):
             failure, advice = unusable, CHECK_INPUT
         record = certify(

@@ -117,7 +117,7 @@ def test_singular_systems_get_the_solution_of_mean_zero(kind, pairs):
     assert record.converged, record.status
     assert abs(x.mean()) <= 1e-15 * abs(x).max() * x.size
     _, record = solver.solve(one, rtol=1e-8)
-    assert "subtract the mean from b" in record.status
+    assert "subtract the mean of b" in record.status
     assert not record.converged
 
 

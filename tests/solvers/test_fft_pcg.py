@@ -198,7 +198,7 @@ def test_singular_systems_get_the_solution_of_mean_zero(form, pairs):
         assert abs(x.mean()) <= 1e-15 * abs(x).max()
         closest, record = solve(one, form=form)
         assert not record.converged
-        assert "subtract the mean from b" in record.status
+        assert "subtract the mean of b" in record.status
         np.testing.assert_allclose(closest, x, atol=1e-6 * abs(x).max())
 
 

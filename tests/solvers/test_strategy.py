@@ -283,7 +283,8 @@ def test_automatic_starts_from_x0():
 
 def test_automatic_does_without_jax_in_32_bit(monkeypatch):
     monkeypatch.setattr("solvers.automatic.methods_without_x64", lambda: ("mg_pcg",))
-    [record] = solve_sequence(darcy(9, 1), method="auto").records
+    with pytest.warns(UserWarning, match="jax_enable_x64"):
+        [record] = solve_sequence(darcy(9, 1), method="auto").records
     assert record.converged
     assert record.method == "direct"
     assert "mg_pcg would be faster but computes in float64" in record.status
