@@ -145,7 +145,7 @@ def test_cycle_of_partial_coarsening_is_symmetric_and_positive(shape, boundaries
 
 
 def test_anisotropy_needs_no_more_iterations_than_the_cube():
-    """Couplings 1 : 25; coarsening all axes is the negative control."""
+    """Couplings 94 : 1; coarsening all axes is the negative control."""
     one = box((34, 18), (1, 5))
     good = iterations(one)
     assert good <= 12
