@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from operators.layers.convolution import convolve, uniform_fan_in
 from solvers.fourier import half_spectrum_weights
 
 LAYOUTS = ("li2021", "neuralop", "symmetric")
@@ -246,44 +245,3 @@ def _multiply(coefficients: jax.Array, real: jax.Array, imag: jax.Array) -> jax.
     values = values.reshape(-1, batch, 2 * c) @ blocks  # [mode, batch, (q, d)]
     values = values.reshape(-1, batch, 2, d).transpose(1, 2, 0, 3)
     return values.reshape(batch, 2, *sizes, d)
-
-
-class Pointwise(nnx.Module):
-    """The same linear map at every point, initialised as PyTorch's 1 x 1 convolution.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        use_bias: whether to add one number per output channel.
-        param_dtype: dtype of the parameters.
-        rngs: random streams; draws from `params`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        use_bias: bool = True,
-        param_dtype=jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        def draw(*shape):
-            return nnx.Param(
-                uniform_fan_in(rngs.params(), shape, in_channels, param_dtype)
-            )
-
-        self.kernel = draw(in_channels, out_channels)
-        self.bias = nnx.data(draw(out_channels) if use_bias else None)
-
-    def __call__(self, u: jax.Array) -> jax.Array:
-        """Maps u [batch, *grid, in_channels] to [batch, *grid, out_channels]."""
-        batch, *leading, n, channels = u.shape
-        kernel = self.kernel[...].astype(u.dtype)
-        rows = u.reshape(batch, math.prod(leading), n, channels)
-        out = convolve(rows, kernel[None, None]).reshape(*u.shape[:-1], -1)
-        if self.bias is not None:
-            out = out + self.bias[...].astype(u.dtype).reshape(
-                (1,) * (u.ndim - 1) + (-1,)
-            )
-        return out

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from operators.layers import activations
-from operators.layers.spectral import Pointwise, SpectralConvolution
+from operators.layers.pointwise import Pointwise
+from operators.layers.spectral import SpectralConvolution
 
 ARCHITECTURES = ("li2021", "neuralop")
 COORDINATES = ("grid", "periodic", "none")
