@@ -3,18 +3,13 @@ import json
 import numpy as np
 import pytest
 import skfem
+from exact import direct
 
 from datagen import problems
 from datagen.problems.composites import Composites
 from datagen.problems.composites_unstructured import CompositesUnstructured
 from solvers.diffusion import cell_diffusion
-from solvers.sequence import LinearSystem, create
-
-
-def direct(system):
-    x, record = create("direct").solve(system, rtol=1e-10)
-    assert record.converged
-    return x
+from solvers.sequence import LinearSystem
 
 
 def orders(errors, ratio=2.0):

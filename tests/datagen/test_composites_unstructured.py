@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 import skfem
 import skfem.helpers
+from exact import direct
 
 from datagen import problems
 from datagen.problems.composites_unstructured import CompositesUnstructured
-from solvers.sequence import LinearSystem, create
-
-
-def direct(system):
-    x, record = create("direct").solve(system, rtol=1e-10)
-    assert record.converged
-    return x
+from solvers.sequence import LinearSystem
 
 
 def exact(shape, points):

@@ -3,9 +3,10 @@ import json
 
 import numpy as np
 import pytest
-import scipy.sparse.linalg as spla
 import skfem
 import skfem.helpers
+from exact import distance, factor
+from exact import factored_solve as solve
 
 from datagen import problems
 from datagen.problems.convection_diffusion import (
@@ -15,22 +16,9 @@ from datagen.problems.convection_diffusion import (
 from solvers.sequence import create
 
 
-def factor(A):
-    settings = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
-    return spla.splu(A.tocsc(), diag_pivot_thresh=0.01, **settings)
-
-
-def solve(system):
-    return factor(system.to_csr()).solve(system.rhs.ravel()).reshape(system.rhs.shape)
-
-
 def solution(problem, sample):
     u = solve(problem.system(sample))
     return problem.fields_from_solution(sample, u)["solution"]
-
-
-def distance(u, reference):
-    return np.linalg.norm(u - reference) / np.linalg.norm(reference)
 
 
 def tensor(shape, location):

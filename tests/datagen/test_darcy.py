@@ -5,29 +5,14 @@ import numpy as np
 import pytest
 import skfem
 import skfem.helpers
+from exact import direct, distance, solution
 from scipy.interpolate import make_interp_spline
 
 from datagen import problems
 from datagen.problems.darcy import Darcy, diffusion_operator
-from solvers.sequence import LinearSystem, create
+from solvers.sequence import LinearSystem
 
 MODES = ("clean", "fno_compat")
-
-
-def direct(system):
-    x, record = create("direct").solve(system, rtol=1e-10)
-    assert record.converged
-    return x
-
-
-def solution(problem, sample):
-    return problem.fields_from_solution(sample, direct(problem.system(sample)))[
-        "solution"
-    ]
-
-
-def distance(u, reference):
-    return np.linalg.norm(u - reference) / np.linalg.norm(reference)
 
 
 def manufactured(shape):

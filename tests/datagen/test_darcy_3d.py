@@ -4,19 +4,14 @@ import numpy as np
 import pytest
 import skfem
 import skfem.helpers
+from exact import direct
 
 from datagen import problems
 from datagen.problems.darcy import Darcy
 from datagen.problems.darcy_3d import Darcy3d
 from solvers.diffusion import diffusion_operator
-from solvers.sequence import LinearSystem, create
+from solvers.sequence import LinearSystem
 from solvers.stencils import FIVE_POINT
-
-
-def direct(system):
-    x, record = create("direct").solve(system, rtol=1e-10)
-    assert record.converged
-    return x
 
 
 def test_discretisation_is_second_order():

@@ -7,6 +7,7 @@ import scipy.sparse.linalg as spla
 import scipy.special
 import skfem
 import skfem.helpers
+from exact import distance
 
 from datagen import problems
 from datagen.problems.helmholtz import (
@@ -26,10 +27,6 @@ def solve(system):
     settings = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
     factor = spla.splu(system.to_csr().tocsc(), diag_pivot_thresh=0.01, **settings)
     return factor.solve(system.rhs.ravel()).reshape(system.rhs.shape)
-
-
-def distance(u, reference):
-    return np.linalg.norm(u - reference) / np.linalg.norm(reference)
 
 
 def manufactured(shape):

@@ -6,6 +6,8 @@ import pytest
 import scipy.sparse.linalg as spla
 import skfem
 import skfem.helpers
+from exact import distance, factor
+from exact import factored_solve as solve
 
 from datagen import problems
 from datagen.problems.helmholtz_cavity import (
@@ -18,19 +20,6 @@ from datagen.problems.helmholtz_cavity import (
     wave_speed,
 )
 from solvers.sequence import create
-
-
-def factor(A):
-    settings = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
-    return spla.splu(A.tocsc(), diag_pivot_thresh=0.01, **settings)
-
-
-def solve(system):
-    return factor(system.to_csr()).solve(system.rhs.ravel()).reshape(system.rhs.shape)
-
-
-def distance(u, reference):
-    return np.linalg.norm(u - reference) / np.linalg.norm(reference)
 
 
 def test_discretisation_is_second_order():

@@ -5,6 +5,8 @@ import weakref
 import numpy as np
 import pytest
 import scipy.sparse.linalg as spla
+from exact import factor
+from exact import factored_solve as solve
 
 from datagen import problems
 from datagen.methods import choose
@@ -13,15 +15,6 @@ from datagen.problems.helmholtz_sweep import MAX_CACHED_MEDIA, HelmholtzSweep
 from solvers.sequence import create
 
 SMALL = {"n": 65, "wavelengths": 4.0, "num_frequencies": 5}
-
-
-def factor(A):
-    settings = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
-    return spla.splu(A.tocsc(), diag_pivot_thresh=0.01, **settings)
-
-
-def solve(system):
-    return factor(system.to_csr()).solve(system.rhs.ravel()).reshape(system.rhs.shape)
 
 
 def num_products(system, preconditioner):

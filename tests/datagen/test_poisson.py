@@ -2,24 +2,14 @@ import json
 
 import numpy as np
 import pytest
+from exact import direct, solution
 from numpy.polynomial import chebyshev
 from scipy.interpolate import RegularGridInterpolator
 
 from datagen import problems
 from datagen.problems.poisson import SIDES, Poisson, join_corners
 from solvers.diffusion import diffusion_operator
-from solvers.sequence import LinearSystem, create
-
-
-def direct(system):
-    x, record = create("direct").solve(system, rtol=1e-10)
-    assert record.converged
-    return x
-
-
-def solution(problem, sample):
-    x = direct(problem.system(sample))
-    return problem.fields_from_solution(sample, x)["solution"]
+from solvers.sequence import LinearSystem
 
 
 def polynomial(x, y):

@@ -4,22 +4,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
+from exact import direct, solution
 from scipy.interpolate import RegularGridInterpolator
 
 from datagen import problems
 from datagen.problems.thermal import PLATE, SLOT, Thermal
-from solvers.sequence import create
-
-
-def direct(system):
-    x, record = create("direct").solve(system, rtol=1e-10)
-    assert record.converged
-    return x
-
-
-def solution(problem, sample):
-    x = direct(problem.system(sample))
-    return problem.fields_from_solution(sample, x)["solution"]
 
 
 def test_third_order_for_a_smooth_temperature():
