@@ -3,6 +3,7 @@ import functools
 import numpy as np
 import pytest
 import scipy.sparse.linalg as spla
+from lines import HALF, LINES, line_of
 
 from solvers import sequence
 from solvers.boundaries import Robin, control_volumes
@@ -12,26 +13,7 @@ from solvers.separable import basis_of, separate
 from solvers.sequence import LinearSystem
 from solvers.star import planes_of, star_of
 
-OPEN, HALF = (False, False), (True, True)
-LINES = {
-    "nodes, walls": ((1.0, 1.0), OPEN),
-    "nodes, closed": ((0.0, 0.0), HALF),
-    "nodes, wall and closed": ((1.0, 0.0), (False, True)),
-    "nodes, closed and wall": ((0.0, 1.0), (True, False)),
-    "cells, walls": ((2.0, 2.0), OPEN),
-    "cells, closed": ((0.0, 0.0), OPEN),
-    "cells, wall and closed": ((2.0, 0.0), OPEN),
-    "cells, closed and wall": ((0.0, 2.0), OPEN),
-    "cells, ghost row": ((1.0, 2.0), OPEN),
-    "Robin": ((0.3, 0.01), HALF),
-}
 WALL, INSULATED, ROUND, TRANSFER = "dirichlet", "neumann", "periodic", Robin(1.5)
-
-
-def line_of(name, n):
-    if name == "periodic":
-        return Line(n, periodic=True)
-    return Line(n, *LINES[name])
 
 
 @pytest.mark.parametrize("name", [*LINES, "periodic"])

@@ -3,6 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
+from lines import FAST, HALF, line_of
 
 from solvers import fast_inverse, sequence, transforms
 from solvers.boundaries import Robin
@@ -11,22 +12,7 @@ from solvers.fast_diagonalization import Line, basis
 from solvers.sequence import LinearSystem
 from solvers.transforms import Dense, cost, fast_transform, transform
 
-OPEN, HALF = (False, False), (True, True)
-LINES = {
-    "nodes, walls": ((1.0, 1.0), OPEN),
-    "nodes, closed": ((0.0, 0.0), HALF),
-    "nodes, wall and closed": ((1.0, 0.0), (False, True)),
-    "nodes, closed and wall": ((0.0, 1.0), (True, False)),
-    "cells, walls": ((2.0, 2.0), OPEN),
-    "cells, closed": ((0.0, 0.0), OPEN),
-    "cells, wall and closed": ((2.0, 0.0), OPEN),
-    "cells, closed and wall": ((0.0, 2.0), OPEN),
-}
 WALL, INSULATED, ROUND = "dirichlet", "neumann", "periodic"
-
-
-def line_of(name, n):
-    return Line(n, periodic=True) if name == "periodic" else Line(n, *LINES[name])
 
 
 def applied(kinds, r):
@@ -43,7 +29,7 @@ def applied(kinds, r):
     return y
 
 
-@pytest.mark.parametrize("name", [*LINES, "periodic"])
+@pytest.mark.parametrize("name", [*FAST, "periodic"])
 def test_transforms_by_fft_agree_with_matrix_products(name):
     for n in (3, 8, 33, 127):
         line = line_of(name, n)
@@ -63,7 +49,7 @@ def test_transforms_by_fft_agree_with_matrix_products(name):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_shortest_lines(n):
-    for name in LINES:
+    for name in FAST:
         line = line_of(name, n)
         if (fast := fast_transform(line)) is None:
             assert (name, n) == ("nodes, closed", 1)
@@ -74,7 +60,7 @@ def test_shortest_lines(n):
 
 
 def test_mixed_kinds_agree():
-    for names in itertools.combinations([*LINES, "periodic"], 2):
+    for names in itertools.combinations([*FAST, "periodic"], 2):
         lines = [line_of(name, n) for name, n in zip(names, (9, 14), strict=True)]
         r = np.random.default_rng(0).standard_normal((9, 14))
         fast = applied([fast_transform(line) for line in lines], r)
