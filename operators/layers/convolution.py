@@ -1,4 +1,7 @@
-"""Convolutions with the padding of a boundary condition, and their transposes."""
+"""Convolutions with the padding of a boundary condition, and their transposes.
+
+Fields are [batch, *grid, channels] on grids of one, two or three axes.
+"""
 
 import math
 
@@ -9,7 +12,8 @@ from flax import nnx
 from jax import lax
 
 PADDINGS = ("zero", "reflect", "wrap", "valid")
-_NHWC = ("NHWC", "HWIO", "NHWC")
+_AXES = {1: "W", 2: "HW", 3: "DHW"}
+_LAYOUTS = {d: ("N" + a + "C", a + "IO", "N" + a + "C") for d, a in _AXES.items()}
 _0 = (0, 0)  # no padding along an axis
 
 
@@ -20,8 +24,17 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype):
 
 
 def pad(u: jax.Array, width: int, padding: str) -> jax.Array:
-    """Extends u [batch, n1, n2, channels] by `width` points on all four sides."""
-    widths = ((0, 0), (width, width), (width, width), (0, 0))
+    """Extends u [batch, *grid, channels] by `width` points at both ends of each axis.
+
+    Raises:
+        ValueError: if an axis has too few points to be reflected.
+    """
+    if padding == "reflect" and min(u.shape[1:-1]) <= width:
+        raise ValueError(
+            f"reflecting {width} points needs {width + 1} points per axis, got grid "
+            f"{u.shape[1:-1]}; use a finer grid or a smaller kernel"
+        )
+    widths = (_0, *[(width, width)] * (u.ndim - 2), _0)
     if padding == "zero":
         return jnp.pad(u, widths)
     return jnp.pad(u, widths, mode=padding)
@@ -36,21 +49,22 @@ def convolve(
     (1, 1). On CPU reverse mode only, as for `transposed_convolve`.
 
     Args:
-        u: [batch, n1, n2, in_channels].
-        kernel: [k, k, in_channels, out_channels].
+        u: [batch, *grid, in_channels].
+        kernel: [k, ..., k, in_channels, out_channels], one k per axis of the grid.
         stride: distance of output points.
         padding: values outside the grid: "zero", "reflect" (end points not repeated),
             "wrap"; "valid" keeps outputs whose stencil lies inside.
 
     Returns:
-        [batch, ceil(n1 / stride), ceil(n2 / stride), out_channels], or
-        (n - k) // stride + 1 points per axis for "valid".
+        [batch, *grid, out_channels] with ceil(n / stride) points per axis, or
+        (n - k) // stride + 1 for "valid".
     """
     width = kernel.shape[0] // 2
     if padding != "valid" and width > 0:
         u = pad(u, width, padding)
     if (
-        (kernel.shape[0], stride) in _ROW_PRODUCTS
+        kernel.ndim == 4
+        and (kernel.shape[0], stride) in _ROW_PRODUCTS
         and u.shape[1] * u.shape[2] >= _ROW_PRODUCTS_FROM
         and jax.default_backend() == "cpu"
     ):
@@ -63,55 +77,58 @@ def transposed_convolve(
 ) -> jax.Array:
     """Transpose of a stride-2 correlation: out[2j - crop + t] += u[j] kernel[t].
 
-    Computed on the coarse grid: the four parities of output points need 2 x 2 taps
-    each, so one 2 x 2 convolution with four times the output channels, interleaved,
-    does all of it. The textbook form inserts zeros between the points of u and
-    multiplies by them, three times out of four.
+    Computed on the coarse grid: in d axes the 2^d parities of output points need two
+    taps per axis each, so one convolution of size 2 with 2^d times the output channels,
+    interleaved, does all of it. The textbook form inserts zeros between the points of u
+    and multiplies by them, in 2-D three times out of four.
 
     Args:
-        u: [batch, m1, m2, in_channels].
-        kernel: [k1, k2, in_channels, out_channels], k 3 or 4 on each axis.
+        u: [batch, *grid, in_channels].
+        kernel: [k1, ..., in_channels, out_channels], k 3 or 4 on each axis.
         crop: points dropped on both ends of each axis (PyTorch's `padding`), 0 or 1.
         padding: values of u outside its grid, "zero" or "wrap" (periodic).
 
     Returns:
-        [batch, 2 m1 + k1 - 2 - 2 crop, 2 m2 + k2 - 2 - 2 crop, out_channels].
+        [batch, *fine grid, out_channels], 2 m + k - 2 - 2 crop points for m of u.
     """
     sizes = [
         2 * m + k - 2 - 2 * crop
-        for m, k in zip(u.shape[1:3], kernel.shape[:2], strict=True)
+        for m, k in zip(u.shape[1:-1], kernel.shape[:-2], strict=True)
     ]
     kernel = _four_taps(kernel)
     if padding == "wrap":
         # Two more fine points on either side than zeros outside would give.
         u, crop = pad(u, 1, padding), crop + 2
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = kernel.ndim == 4 and jax.default_backend() == "cpu"
     full = (_prolong if on_cpu else _interleave)(u, kernel)
-    return full[:, crop : crop + sizes[0], crop : crop + sizes[1]]
+    return full[(slice(None), *(slice(crop, crop + size) for size in sizes))]
 
 
 def _correlate(u: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    num_axes = kernel.ndim - 2
     return lax.conv_general_dilated(
-        u, kernel, (stride, stride), "VALID", dimension_numbers=_NHWC
+        u, kernel, (stride,) * num_axes, "VALID", dimension_numbers=_LAYOUTS[num_axes]
     )
 
 
 def _four_taps(kernel: jax.Array) -> jax.Array:
-    """Extends a kernel [k1, k2, ...], k <= 4, by zero taps to [4, 4, ...]."""
-    return jnp.pad(kernel, ((0, 4 - kernel.shape[0]), (0, 4 - kernel.shape[1]), _0, _0))
+    """Extends a kernel [k1, ..., in, out], k <= 4, by zero taps to 4 on each axis."""
+    return jnp.pad(kernel, (*[(0, 4 - k) for k in kernel.shape[:-2]], _0, _0))
 
 
 def _interleave(u: jax.Array, kernel: jax.Array) -> jax.Array:
-    """out[2j + t] += u[j] kernel[t], kernel [4, 4, ...], out has 2 m + 2 points."""
-    batch, m1, m2, in_channels = u.shape
-    channels = kernel.shape[-1]
+    """out[2j + t] += u[j] kernel[t], kernel [4, ..., in, out], 2 m + 2 points."""
+    d, channels = kernel.ndim - 2, kernel.shape[-1]
     # Point 2m + s of the output is u[m] kernel[s] + u[m - 1] kernel[s + 2].
-    taps = kernel.reshape(2, 2, 2, 2, in_channels, channels)[::-1, :, ::-1]
-    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, in_channels, 4 * channels)
-    parities = _correlate(pad(u, 1, "zero"), taps, 1)
-    parities = parities.reshape(batch, m1 + 1, m2 + 1, 2, 2, channels)
-    parities = parities.transpose(0, 1, 3, 2, 4, 5)
-    return parities.reshape(batch, 2 * m1 + 2, 2 * m2 + 2, channels)
+    taps = kernel.reshape(*(2, 2) * d, *kernel.shape[-2:])
+    taps = jnp.flip(taps, range(0, 2 * d, 2))
+    taps = taps.transpose(*range(0, 2 * d, 2), 2 * d, *range(1, 2 * d, 2), 2 * d + 1)
+    taps = taps.reshape(*(2,) * d, kernel.shape[-2], 2**d * channels)
+    out = _correlate(pad(u, 1, "zero"), taps, 1)
+    out = out.reshape(*out.shape[:-1], *(2,) * d, channels)
+    points = [axis for a in range(1, d + 1) for axis in (a, a + d)]
+    out = out.transpose(0, *points, 2 * d + 1)
+    return out.reshape(len(u), *(2 * m + 2 for m in u.shape[1:-1]), channels)
 
 
 # On CPU, XLA computes the gradient of a convolution with respect to its kernel, and
@@ -235,7 +252,8 @@ class Convolution(nnx.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: odd number of taps per axis.
+        kernel_size: odd number of taps, the same for all axes.
+        num_axes: axes of the grid, 1, 2 or 3.
         stride: 1, or 2 to restrict to every other point.
         padding: one of "zero", "reflect", "wrap", "valid".
         use_bias: whether to add one number per output channel.
@@ -243,7 +261,7 @@ class Convolution(nnx.Module):
         rngs: random streams; draws from `params`.
 
     Raises:
-        ValueError: for an unknown padding or an even kernel size.
+        ValueError: for an unknown padding, an even kernel size or more than 3 axes.
     """
 
     def __init__(
@@ -252,6 +270,7 @@ class Convolution(nnx.Module):
         out_channels: int,
         kernel_size: int,
         *,
+        num_axes: int = 2,
         stride: int = 1,
         padding: str = "zero",
         use_bias: bool = False,
@@ -262,9 +281,11 @@ class Convolution(nnx.Module):
             raise ValueError(f"padding is {padding!r}; known: {', '.join(PADDINGS)}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        if num_axes not in _LAYOUTS:
+            raise ValueError(f"num_axes must be 1, 2 or 3, got {num_axes}")
         self.stride, self.padding = stride, padding
-        shape = (kernel_size, kernel_size, in_channels, out_channels)
-        fan_in = in_channels * kernel_size**2
+        shape = (*(kernel_size,) * num_axes, in_channels, out_channels)
+        fan_in = in_channels * kernel_size**num_axes
         self.kernel = nnx.Param(
             uniform_fan_in(rngs.params(), shape, fan_in, param_dtype)
         )
@@ -276,11 +297,11 @@ class Convolution(nnx.Module):
         self.bias = nnx.data(bias)
 
     def __call__(self, u: jax.Array) -> jax.Array:
-        """Maps u [batch, n1, n2, in_channels] as `convolve` does."""
+        """Maps u [batch, *grid, in_channels] as `convolve` does."""
         kernel = self.kernel[...].astype(u.dtype)
         u = convolve(u, kernel, stride=self.stride, padding=self.padding)
         if self.bias is not None:
-            u = u + self.bias[...].astype(u.dtype).reshape(1, 1, 1, -1)
+            u = u + self.bias[...].astype(u.dtype).reshape((1,) * (u.ndim - 1) + (-1,))
         return u
 
 
@@ -304,26 +325,29 @@ class TransposedConvolution(nnx.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: tuple[int, int],
+        kernel_size: tuple[int, ...],
         *,
         crop: int = 1,
         padding: str = "zero",
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if not set(kernel_size) <= {3, 4}:
-            raise ValueError(f"kernel_size must hold 3 or 4, got {kernel_size}")
+        if not set(kernel_size) <= {3, 4} or len(kernel_size) not in _LAYOUTS:
+            raise ValueError(
+                f"kernel_size must hold 3 or 4 for each of 1, 2 or 3 axes, got "
+                f"{kernel_size}"
+            )
         if padding not in ("zero", "wrap"):
             raise ValueError(f"padding is {padding!r}; known: zero, wrap")
         self.crop, self.padding = crop, padding
         # PyTorch counts the output channels into the fan-in of a transposed kernel.
-        fan_in = out_channels * kernel_size[0] * kernel_size[1]
+        fan_in = out_channels * math.prod(kernel_size)
         shape = (*kernel_size, in_channels, out_channels)
         self.kernel = nnx.Param(
             uniform_fan_in(rngs.params(), shape, fan_in, param_dtype)
         )
 
     def __call__(self, u: jax.Array) -> jax.Array:
-        """Maps u [batch, m1, m2, in_channels] as `transposed_convolve` does."""
+        """Maps u [batch, *grid, in_channels] as `transposed_convolve` does."""
         kernel = self.kernel[...].astype(u.dtype)
         return transposed_convolve(u, kernel, crop=self.crop, padding=self.padding)
