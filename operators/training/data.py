@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import loading
-from datagen.storage import read
+from datagen.storage import arrays, read
 
 EXIT_QUARANTINE, EXIT_STOPPED = 3, 75  # of `datagen`: some rejected; stopped
 
@@ -97,7 +97,7 @@ def open_data(settings: Mapping, *, verify: bool = True):
     path = dataset_folder(settings)
     if path.suffix == ".npz":
         try:
-            return read.open_npz(path, splits=split_sizes(settings))
+            return arrays.open_npz(path, splits=split_sizes(settings))
         except read.DatasetError as error:
             raise read.DatasetError(
                 f"{error} (set --config.data.num_train, num_valid and num_test)"

@@ -11,7 +11,8 @@ import pytest
 from datagen import plan, problems
 from datagen.cli import main
 from datagen.storage import read
-from datagen.storage.read import DatasetError, open_dataset, open_npz
+from datagen.storage.arrays import open_npz
+from datagen.storage.read import DatasetError, open_dataset
 
 
 def test_loading_gives_inputs_outputs_and_coordinates(finished):
