@@ -126,7 +126,7 @@ def test_orders_of_convergence(order):
         np.abs(
             resampling.lagrange_matrix(n, 1999, order) @ field(n) - field(1999)
         ).max()
-        for n in (33, 65, 129)
+        for n in (129, 257, 513)
     ]
     orders = np.log2(np.divide(errors[:-1], errors[1:]))
     np.testing.assert_allclose(orders, order, atol=0.1)
