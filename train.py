@@ -200,9 +200,12 @@ class Run:
             for i in range(0, len(valid_split.x), size)
         ]
 
-    def validate(self, params) -> float:
+    def validate(self, current: state.TrainState) -> float:
         """Mean relative L2 error over the validation split."""
-        errors = [self.errors_fn(params, batch) for batch in self.valid_batches]
+        errors = [
+            self.errors_fn(current.params, current.variables, batch)
+            for batch in self.valid_batches
+        ]
         return float(np.concatenate(jax.device_get(errors)).mean())
 
 
@@ -266,7 +269,7 @@ def train(run: Run, folder: Path, stop) -> None:
         }
         last = epoch + 1 == config.num_epochs
         if last or (epoch + 1) % config.eval.every_epochs == 0:
-            record["valid_relative_l2"] = run.validate(current.params)
+            record["valid_relative_l2"] = run.validate(current)
             if record["valid_relative_l2"] < lowest:
                 lowest = record["valid_relative_l2"]
                 save(best)

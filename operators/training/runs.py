@@ -22,7 +22,7 @@ class Operator:
         workdir: where it was loaded from.
         step: optimiser step of the checkpoint.
         info: what was recorded with the checkpoint (validation error, hashes).
-        model: the flax module, in evaluation dtype.
+        model: the flax module, in evaluation mode and dtype.
         input: normaliser of the inputs.
         output: normaliser of the outputs.
     """
@@ -36,14 +36,14 @@ class Operator:
     output: normalizers.Normalizer
 
     def __post_init__(self):
-        graph, self._params = nnx.split(self.model)
-        self._graph = graph
-        self._predict = jax.jit(lambda params, z: nnx.merge(graph, params)(z))
+        self.model.eval()  # batch norms use their running averages
+        graph, *self._variables = nnx.split(self.model, nnx.Param, ...)
+        self._predict = jax.jit(lambda variables, z: nnx.merge(graph, *variables)(z))
 
     @property
     def num_parameters(self) -> int:
         """Real parameters of the model."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self._params))
+        return sum(leaf.size for leaf in jax.tree.leaves(self._variables[0]))
 
     def __call__(self, x: np.ndarray, *, batch_size: int = 16) -> np.ndarray:
         """Applies the operator.
@@ -74,7 +74,7 @@ class Operator:
             # A short last batch is filled up, so that one compiled program serves all.
             missing = batch_size - len(batch) if len(x) > batch_size else 0
             filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-            y = self._predict(self._params, jnp.asarray(filled))
+            y = self._predict(self._variables, jnp.asarray(filled))
             parts.append(np.asarray(decode.decode(y))[: len(batch)])
         return np.concatenate(parts)
 
@@ -114,7 +114,7 @@ def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
         workdir=workdir,
         step=int(train_state.step),
         info=info,
-        model=nnx.merge(graph, train_state.params),
+        model=nnx.merge(graph, train_state.params, train_state.variables),
         **fitted,
     )
 

@@ -20,12 +20,15 @@ class TrainState:
 
     Attributes:
         params: the model's parameters.
+        variables: what else the model holds: running averages of batch norms, which
+            a step in train mode renews. Empty for most models.
         opt_state: the optimiser's state, scheduled hyperparameters included.
         step: optimiser steps done, int32. It is also the data cursor: epoch and batch
             follow from it.
     """
 
     params: nnx.State
+    variables: nnx.State
     opt_state: optax.OptState
     step: jax.Array
 
@@ -36,8 +39,8 @@ class Arrays:
     """Training samples on the devices.
 
     Attributes:
-        x: [num, n1, n2, in_channels] inputs, encoded.
-        y: [num, n1, n2, out_channels] targets in physical units.
+        x: [num, *grid, in_channels] inputs, encoded.
+        y: [num, *grid, out_channels] targets in physical units.
         output: decodes predictions to physical units.
     """
 
@@ -50,8 +53,9 @@ def create_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Splits the model and starts the optimiser, replicated over the mesh."""
-    graph, params = nnx.split(model, nnx.Param)
-    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    graph, params, variables = nnx.split(model, nnx.Param, ...)
+    opt_state = optimizer.init(params)
+    state = TrainState(params, variables, opt_state, jnp.zeros((), jnp.int32))
     return graph, jax.device_put(state, replicated(mesh))
 
 
@@ -65,8 +69,9 @@ def make_train_step(
 
     The step gathers the batch on the devices, differentiates the **sum** of the
     per-sample losses of decoded predictions (so that coupled weight decay acts as in
-    the released scripts), and updates the donated state. Its metrics stay on the
-    device: nothing waits for them.
+    the released scripts), and updates the donated state. The model runs in train
+    mode: batch norms use the statistics of the whole batch, over all devices. The
+    metrics stay on the device: nothing waits for them.
 
     Args:
         graph: structure of the model, see `create_state`.
@@ -84,10 +89,13 @@ def make_train_step(
         )
 
         def objective(params):
-            prediction = arrays.output.decode(nnx.merge(graph, params)(x))
-            return loss_fn(prediction, y).sum()
+            model = nnx.merge(graph, params, state.variables, copy=True)
+            model.train()
+            prediction = arrays.output.decode(model(x))
+            return loss_fn(prediction, y).sum(), other_variables(model)
 
-        loss, gradient = jax.value_and_grad(objective)(state.params)
+        differentiate = jax.value_and_grad(objective, has_aux=True)
+        (loss, variables), gradient = differentiate(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -97,7 +105,7 @@ def make_train_step(
             "parameter_norm": optax.tree.norm(params),
             **{k: v for k, v in opt_state.hyperparams.items()},
         }
-        return TrainState(params, opt_state, state.step + 1), metrics
+        return TrainState(params, variables, opt_state, state.step + 1), metrics
 
     return jax.jit(
         step,
@@ -108,10 +116,19 @@ def make_train_step(
 
 
 def make_errors(graph: nnx.GraphDef, error_fn: Callable) -> Callable:
-    """Compiles (params, arrays) -> error_fn(prediction, target) per sample, [batch]."""
+    """Compiles (params, variables, arrays) -> error_fn per sample, [batch].
 
-    def errors(params, arrays: Arrays):
-        prediction = arrays.output.decode(nnx.merge(graph, params)(arrays.x))
-        return error_fn(prediction, arrays.y)
+    The model runs in evaluation mode: batch norms use their running averages.
+    """
+
+    def errors(params, variables, arrays: Arrays):
+        model = nnx.merge(graph, params, variables)
+        model.eval()
+        return error_fn(arrays.output.decode(model(arrays.x)), arrays.y)
 
     return jax.jit(errors)
+
+
+def other_variables(model: nnx.Module) -> nnx.State:
+    """What a model holds besides its parameters, see `TrainState.variables`."""
+    return nnx.split(model, nnx.Param, ...)[2]

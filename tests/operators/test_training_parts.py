@@ -1,5 +1,6 @@
 """Batches, normalisers, checkpoints, the run folder, the figures."""
 
+import dataclasses
 import json
 import logging
 
@@ -102,7 +103,7 @@ def small_state(seed=0, step=7):
         1,
     )
     _, created = state.create_state(model, optimizer, sharding.data_mesh(1, 1))
-    return state.TrainState(created.params, created.opt_state, jnp.asarray(step))
+    return dataclasses.replace(created, step=jnp.asarray(step))
 
 
 def test_checkpoints_give_back_the_same_arrays_and_keep_the_newest(tmp_path):
@@ -143,7 +144,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_used(tmp_path, capl
 def test_without_a_whole_checkpoint_nothing_is_touched(tmp_path):
     store = checkpoints.Checkpoints(tmp_path / "latest", 3)
     store.save(small_state(step=4), {})
-    other = state.TrainState({"other": jnp.zeros(3)}, (), jnp.zeros((), jnp.int32))
+    step = jnp.zeros((), jnp.int32)
+    other = state.TrainState({"other": jnp.zeros(3)}, {}, (), step)
     with pytest.raises(ValueError, match="step 4"):
         checkpoints.Checkpoints(tmp_path / "latest", 3).restore(other)
     assert int(store.restore(small_state())[0].step) == 4
@@ -220,6 +222,49 @@ def test_mesh_and_batch_must_fit():
 def test_durations_are_spelled_for_people():
     spelled = [timing.spell_duration(s) for s in (42, 480, 3.5 * 3600, 4.2 * 86400)]
     assert spelled == ["42 s", "8 min", "3.5 h", "4.2 days"]
+
+
+class Normed(nnx.Module):
+    """A linear map and a batch norm."""
+
+    def __init__(self, *, rngs):
+        self.linear = nnx.Linear(1, 2, rngs=rngs)
+        self.norm = nnx.BatchNorm(2, momentum=0.9, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.linear(x))
+
+
+def test_batch_norms_learn_in_steps_and_rest_in_evaluation(tmp_path):
+    mesh = sharding.data_mesh(1, 1)
+    model = Normed(rngs=nnx.Rngs(0))
+    adam = {"name": "adam", "b1": (0.9, 0.9), "b2": 0.999, "weight_decay": 0.0}
+    constant = {"name": "constant", "per": "step", "peak": 0.0}
+    optimizer = optimizers.create(adam, constant, 1, 1)
+    x = 3 + np.random.default_rng(0).random((6, 5, 1, 1), dtype=np.float32)
+    y = np.concatenate([x, -x], -1)
+    v = np.asarray(model.linear(x[:4]))
+    graph, current = state.create_state(model, optimizer, mesh)
+    arrays = state.Arrays(x, y, normalizers.fit("none", y))
+    errors_fn = state.make_errors(graph, lambda p, t: ((p - t) ** 2).sum((1, 2, 3)))
+    resting = ((v / np.sqrt(1 + 1e-5) - y[:4]) ** 2).sum((1, 2, 3))
+    errors = errors_fn(current.params, current.variables, arrays)
+    np.testing.assert_allclose(errors[:4], resting, rtol=1e-5)
+    step_fn = state.make_train_step(
+        graph, optimizer, lambda p, t: (p**4).sum((1, 2, 3)), mesh
+    )
+    current, metrics = step_fn(current, arrays, np.arange(4, dtype=np.int32))
+    mean = v.mean((0, 1, 2))
+    in_training = (v - mean) / np.sqrt(v.var((0, 1, 2)) + 1e-5)
+    loss = (in_training**4).sum((1, 2, 3)).mean()
+    assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-4)
+    statistics = current.variables["norm"]
+    np.testing.assert_allclose(statistics["mean"][...], mean / 10, rtol=1e-5)
+    store = checkpoints.Checkpoints(tmp_path / "latest")
+    store.save(current, {})
+    _, template = state.create_state(model, optimizer, mesh)
+    loaded, _ = store.restore(template)
+    assert checkpoints.tree_hash(loaded) == checkpoints.tree_hash(current)
 
 
 def test_the_step_sums_the_losses_and_reports_their_mean():
