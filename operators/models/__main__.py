@@ -1,35 +1,39 @@
-"""Prints the parameters of the model of a config, without allocating them.
+"""Prints the parameters of a model, without allocating them.
 
-python -m operators.models --config configs/mgno_darcy.py[:variant]
+python -m operators.models --config configs/mgno_darcy.py[:variant] [--config.key=value]
+python -m operators.models --preset fno_darcy
 python -m operators.models --list
 """
 
 import argparse
-import importlib.util
 import math
-import pathlib
 import sys
 from collections.abc import Sequence
 
 import jax
 from flax import nnx
 
+from configs import loading
 from operators import models
+from operators.models import presets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 2 after a one-line error."""
     parser = argparse.ArgumentParser(
-        prog="python -m operators.models", description="Parameters of a model."
+        prog="python -m operators.models",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--preset", help="an official configuration, see --list")
     what.add_argument(
-        "--config", help="configs/<file>.py, or configs/<file>.py:variant"
+        "--list", action="store_true", help="models, their settings, and presets"
     )
-    what.add_argument("--list", action="store_true", help="models and their settings")
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
     try:
-        lines = describe_all() if options.list else describe(options.config)
+        lines = _chosen_lines(options, rest)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -37,8 +41,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _chosen_lines(options: argparse.Namespace, rest: list[str]) -> list[str]:
+    if rest and (options.list or options.preset):
+        raise ValueError(
+            f"{rest[0]!r} does not go with --list or --preset; give one of --config, "
+            "--preset and --list"
+        )
+    if options.list:
+        return describe_all()
+    if options.preset:
+        return describe_preset(options.preset)
+    if not rest:
+        raise ValueError("give one of --config, --preset and --list; see --help")
+    config, name = loading.from_arguments(rest)
+    if "name" not in config.get("model", {}):
+        raise ValueError(
+            f"{name} has no model section with a name; is it a data config?"
+        )
+    return describe(config.model.to_dict())
+
+
 def describe_all() -> list[str]:
-    """One block per model: its name and its settings with their defaults."""
+    """One block per model, its settings with their defaults; then the presets."""
     lines = []
     for name in models.names():
         lines.append(name)
@@ -46,20 +70,53 @@ def describe_all() -> list[str]:
             required = parameter.default is parameter.empty
             default = getattr(parameter.default, "__name__", repr(parameter.default))
             lines.append(f"  {key:<22} {'required' if required else default}")
+    known = presets.PRESETS
+    width = max(len(name) for name in known)
+    lines += ["", "presets, their parameters and where they come from"]
+    lines += [
+        f"  {name:<{width}} {preset.parameters:>12,}  {preset.source}"
+        for name, preset in sorted(known.items())
+    ]
     return lines
 
 
-def describe(config: str) -> list[str]:
-    """The table of parameters of `config`, "path" or "path:variant".
+def describe_preset(name: str) -> list[str]:
+    """The table of parameters of a preset, and its official count.
 
     Raises:
-        ValueError: if the file has no usable model section.
-        FileNotFoundError: if there is no such file.
+        ValueError: for an unknown name.
     """
-    hparams = load_model_section(config)
-    rows = parameter_table(hparams)
+    preset = presets.get(name)
+    rows = parameter_table(preset.hparams)
+    verdict = "the same" if count(rows) == preset.parameters else "NOT the same"
+    return [
+        *_layout(preset.hparams["name"], rows),
+        f"{name}: {preset.parameters:,} in the official configuration ({verdict}); "
+        f"{preset.source}",
+    ]
+
+
+def describe(hparams: dict) -> list[str]:
+    """The table of parameters of the model that `hparams` describes, and its total.
+
+    Args:
+        hparams: `name` and keyword arguments, see `operators.models.create`.
+
+    Raises:
+        ValueError: as `operators.models.create`.
+    """
+    return _layout(hparams["name"], parameter_table(hparams))
+
+
+def count(rows: Sequence[tuple[str, tuple[int, ...], int]]) -> int:
+    """Number of real parameters in the rows of `parameter_table`."""
+    return sum(math.prod(shape) for _, shape, _ in rows)
+
+
+def _layout(name: str, rows) -> list[str]:
+    """Lines of the table, one a parameter, and the total."""
     cells = [
-        (path, "x".join(map(str, shape)), f"{math.prod(shape):,}")
+        (path, "x".join(map(str, shape)) or "scalar", f"{math.prod(shape):,}")
         for path, shape, _ in rows
     ]
     cells = [("parameter", "shape", "count"), *cells]
@@ -68,17 +125,16 @@ def describe(config: str) -> list[str]:
         f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}"
         for path, shape, count in cells
     ]
-    total = sum(math.prod(shape) for _, shape, _ in rows)
+    total = count(rows)
     size = sum(math.prod(shape) * itemsize for _, shape, itemsize in rows)
     lines.append(
-        f"{hparams['name']}: {total:,} parameters "
-        f"({total / 1e6:.2f} M, {size / 1e6:.1f} MB)"
+        f"{name}: {total:,} parameters ({total / 1e6:.2f} M, {size / 1e6:.1f} MB)"
     )
     return lines
 
 
 def parameter_table(hparams: dict) -> list[tuple[str, tuple[int, ...], int]]:
-    """Rows (path, shape, bytes per entry) of the model `hparams` describes.
+    """Rows (path, shape, bytes per entry) of the model that `hparams` describes.
 
     Raises:
         ValueError: as `operators.models.create`.
@@ -93,38 +149,6 @@ def parameter_table(hparams: dict) -> list[tuple[str, tuple[int, ...], int]]:
         )
         for path, leaf in leaves
     ]
-
-
-def load_model_section(config: str) -> dict:
-    """The `model` section of a config file as a dictionary.
-
-    Raises:
-        ValueError: if the file is no config, or the section lacks a name.
-        FileNotFoundError: if there is no such file.
-    """
-    path, _, variant = config.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(
-            f"no config file {path}; give a file such as configs/*.py"
-        )
-    spec = importlib.util.spec_from_file_location("config_file", path)
-    if spec is None:
-        raise ValueError(f"{path} is no Python file; give a file such as configs/*.py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read: {error!r}") from error
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} defines no get_config(variant)")
-    section = (module.get_config(variant) if variant else module.get_config()).get(
-        "model"
-    )
-    if section is None or "name" not in section:
-        raise ValueError(
-            f"{path} has no model section with a name; is it a data config?"
-        )
-    return section.to_dict()
 
 
 if __name__ == "__main__":

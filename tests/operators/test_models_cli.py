@@ -1,5 +1,7 @@
+import dataclasses
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 from flax import nnx
 
 from operators import models
+from operators.models import presets
 from operators.models.__main__ import main
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,12 +60,12 @@ def test_variant_after_a_colon(write, capsys):
 @pytest.mark.parametrize(
     ("name", "extra", "suffix", "message"),
     [
-        ("mgmo", "", "", "model is 'mgmo'; known: fno, mgno"),
+        ("mgmo", "", "", "model is 'mgmo'; known: fno,"),
         ("mgno", '"chanels": 3', "", "'chanels' (did you mean 'channels'?)"),
         ("fno", "", "", "no hyperparameter 'grid'"),
         ("mgno", "", ":tiny", "unknown variant 'tiny'; known: full, small"),
         ("mgno", '"cycle": ((1, 0),) * 9', "", "too small for 9 levels"),
-        ("mgno", "oops", "", "cannot be read: SyntaxError"),
+        ("mgno", "oops", "", "is not a config file: "),
     ],
 )
 def test_errors_are_one_line(write, capsys, name, extra, suffix, message):
@@ -75,14 +78,52 @@ def test_errors_are_one_line(write, capsys, name, extra, suffix, message):
 
 def test_missing_file_and_data_config(tmp_path, capsys):
     assert main(["--config", "configs/none.py"]) == 2
-    assert "no config file configs/none.py" in capsys.readouterr().err
+    assert "there is no file configs/none.py" in capsys.readouterr().err
     path = tmp_path / "data.py"
     path.write_text("import ml_collections\nget_config = ml_collections.ConfigDict\n")
     assert main(["--config", str(path)]) == 2
     assert "no model section" in capsys.readouterr().err
 
 
-def test_command_lists_models():
+def test_overrides_change_the_model(write, capsys):
+    assert main(["--config", write(), "--config.model.channels=6"]) == 0
+    assert "3x3x1x6" in capsys.readouterr().out
+
+
+def test_preset_prints_the_table_and_compares_with_the_official_count(capsys):
+    assert main(["--preset", "fno_darcy"]) == 0
+    *table, total, official = capsys.readouterr().out.splitlines()
+    assert sum(int(line.split()[-1].replace(",", "")) for line in table[1:]) == 2368001
+    assert total.startswith("fno: 2,368,001 parameters (2.37 M, 9.5 MB)")
+    assert official.startswith("fno_darcy: 2,368,001 in the official configuration")
+    assert "(the same)" in official
+    assert "Li et al. (2021)" in official
+
+
+def test_preset_that_misses_its_count_says_so(capsys, monkeypatch):
+    wrong = dataclasses.replace(presets.PRESETS["fno_darcy"], parameters=2_368_000)
+    monkeypatch.setitem(presets.PRESETS, "fno_darcy", wrong)
+    assert main(["--preset", "fno_darcy"]) == 0
+    assert "2,368,000 in the official configuration (NOT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one of --config, --preset and --list"),
+        (["--preset", "fno_dary"], "preset is 'fno_dary'; known: "),
+        (["--list", "--config", "x.py"], "'--config' does not go with --list"),
+        (["--presett", "fno_darcy"], "unknown argument '--presett'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_command_lists_models_and_presets():
     result = subprocess.run(
         [sys.executable, "-m", "operators.models", "--list"],
         cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False,
@@ -90,6 +131,7 @@ def test_command_lists_models():
     assert result.returncode == 0, result.stderr
     assert "mgno\n" in result.stdout
     assert "fno\n" in result.stdout
+    assert re.search(r"fno_darcy +2,368,001 +Li et al", result.stdout)
 
 
 def test_create_names_what_is_missing():
