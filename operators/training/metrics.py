@@ -1,5 +1,7 @@
 """Evaluation figures: float64 norms per sample, their summary, errors by frequency."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from operators.training.losses import relative_h1, relative_h1_spectral, relative_l2
@@ -9,25 +11,27 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def evaluate_fields(
-    prediction: np.ndarray, target: np.ndarray, spacing: tuple[float, float]
+    prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float] | None
 ) -> dict[str, dict]:
     """The relative errors of `evaluation.json`, computed in float64.
 
     Args:
-        prediction: [num, n1, n2, channels].
+        prediction: [num, *grid, channels].
         target: same shape.
-        spacing: (h1, h2) of the grid, in domain lengths.
+        spacing: of the grid, see `losses.relative_h1`; None at the nodes of a mesh.
 
     Returns:
         `relative_l2`, `relative_h1`, `relative_h1_spectral`: each a dict of `mean`,
-        `std`, `quantiles` and `per_sample`.
+        `std`, `quantiles` and `per_sample`; at nodes, `relative_l2` alone, because the
+        others have no meaning there.
     """
     prediction, target = (np.asarray(v, np.float64) for v in (prediction, target))
-    return {
-        "relative_l2": summarize(relative_l2(prediction, target)),
-        "relative_h1": summarize(relative_h1(prediction, target, spacing)),
-        "relative_h1_spectral": summarize(relative_h1_spectral(prediction, target)),
-    }
+    errors = {"relative_l2": summarize(relative_l2(prediction, target))}
+    if spacing is not None:
+        errors["relative_h1"] = summarize(relative_h1(prediction, target, spacing))
+        spectral = relative_h1_spectral(prediction, target)
+        errors["relative_h1_spectral"] = summarize(spectral)
+    return errors
 
 
 def summarize(errors: np.ndarray) -> dict:
@@ -46,21 +50,24 @@ def summarize(errors: np.ndarray) -> dict:
 def spectrum(fields: np.ndarray) -> np.ndarray:
     """Energy per shell of wave numbers, averaged over samples and channels.
 
-    Shell k holds all integer wave vectors with round(|(k_1, k_2)|) = k of the discrete
-    Fourier transform with 1/N; by Parseval's identity the shells sum to the mean
-    square. Fields that are not periodic carry the spectrum of their jump at the seam.
+    Shell k holds all integer wave vectors with round(|(k_1, ..., k_d)|) = k of the
+    discrete Fourier transform with 1/N; by Parseval's identity the shells sum to the
+    mean square. Fields that are not periodic carry the spectrum of their jump at the
+    seam.
 
     Args:
-        fields: [num, n1, n2, channels].
+        fields: [num, *grid, channels] on a grid of one to three axes.
 
     Returns:
-        [min(n1, n2) // 2 + 1] energies; corners beyond the last shell are left out.
+        [min(grid) // 2 + 1] energies; corners beyond the last shell are left out.
     """
-    _, n1, n2, _ = fields.shape
-    transformed = np.fft.rfft2(np.asarray(fields, np.float64), axes=(1, 2))
-    power = np.abs(transformed / (n1 * n2)) ** 2
-    power = power.mean(axis=(0, 3)) * half_spectrum_weights(n2)[None, :]
-    radius = np.hypot(wavenumbers(n1)[:, None], half_wavenumbers(n2)[None, :])
-    shell = np.rint(radius).astype(int).ravel()
-    last = min(n1, n2) // 2
+    grid = fields.shape[1:-1]
+    axes = tuple(range(1, len(grid) + 1))
+    transformed = np.fft.rfftn(np.asarray(fields, np.float64), axes=axes)
+    power = np.abs(transformed / np.prod(grid)) ** 2
+    power = power.mean(axis=(0, -1)) * half_spectrum_weights(grid[-1])
+    frequencies = [*map(wavenumbers, grid[:-1]), half_wavenumbers(grid[-1])]
+    squares = sum(k**2 for k in np.meshgrid(*frequencies, indexing="ij", sparse=True))
+    shell = np.rint(np.sqrt(squares)).astype(int).ravel()
+    last = min(grid) // 2
     return np.bincount(shell, power.ravel())[: last + 1]

@@ -106,3 +106,61 @@ def test_spectrum_finds_the_shell_of_a_wave_and_its_mean_square():
     assert energy.shape == (13,)
     assert energy[5] == pytest.approx(np.mean(wave**2))  # |(4, -3)| = 5
     assert energy.sum() == pytest.approx(energy[5])
+
+
+@pytest.mark.parametrize("grid", [(9,), (16,), (7, 6, 5), (4, 5, 8)])
+def test_norms_and_spectrum_on_a_line_and_in_space(grid):
+    rng = np.random.default_rng(len(grid))
+    prediction, target = rng.standard_normal((2, 3, *grid, 2))
+    axes = tuple(range(1, len(grid) + 1))
+    spacing = tuple(0.1 * (axis + 1) for axis in axes)
+
+    def h1(v):
+        slopes = [np.diff(v, axis=a) / h for a, h in zip(axes, spacing, strict=True)]
+        return np.sqrt(sum((d.reshape(3, -1) ** 2).sum(1) for d in (v, *slopes)))
+
+    def h1_spectral(v):
+        spectrum = np.fft.fftn(v, axes=axes)
+        numbers = [np.abs(np.fft.fftfreq(n, 1 / n)) for n in grid]
+        squares = [np.where(k < 3, k, 0) ** 2 for k in numbers]
+        w = 1 + sum(np.meshgrid(*squares, indexing="ij"))
+        power = np.abs(spectrum) ** 2 * w[None, ..., None]
+        return np.sqrt(power.reshape(3, -1).sum(1))
+
+    error = prediction - target
+    observed = losses.relative_h1(prediction, target, spacing)
+    np.testing.assert_allclose(observed, h1(error) / h1(target))
+    observed = losses.relative_h1_spectral(prediction, target, cutoff=3)
+    np.testing.assert_allclose(observed, h1_spectral(error) / h1_spectral(target))
+    low = np.fft.fftn(target, axes=axes)
+    radius = np.sqrt(
+        sum(np.meshgrid(*[np.fft.fftfreq(n, 1 / n) ** 2 for n in grid], indexing="ij"))
+    )
+    low = np.where((radius < min(grid) // 2)[None, ..., None], low, 0)
+    low = np.fft.ifftn(low, axes=axes).real
+    assert metrics.spectrum(low).shape == (min(grid) // 2 + 1,)
+    assert metrics.spectrum(low).sum() == pytest.approx(np.mean(low**2))
+
+
+def test_slopes_follow_points_that_are_not_equidistant():
+    x = np.array([0.0, 0.1, 0.4, 1.0])
+    field = (3 * x)[None, :, None]  # slope 3 on each of three faces
+    zero = np.zeros_like(field)
+    squared = (field**2).sum()
+    observed = losses.relative_h1(zero, field, (np.diff(x),))
+    np.testing.assert_allclose(observed, 1)
+    other = field + np.array([1.0, 1, 1, 1])[None, :, None]  # no slope in the error
+    expected = np.sqrt(4 / (squared + 3 * 9))
+    observed = losses.relative_h1(other, field, (np.diff(x),))
+    np.testing.assert_allclose(observed, expected)
+    with pytest.raises(ValueError, match="one entry per axis"):
+        losses.relative_h1(field, field, (0.1, 0.1))
+
+
+def test_nodes_of_a_mesh_have_no_norm_that_needs_a_grid():
+    prediction, target = np.random.default_rng(0).random((2, 3, 11, 1))
+    report = metrics.evaluate_fields(prediction, target, None)
+    assert set(report) == {"relative_l2"}
+    losses.create("relative_l2", None)
+    with pytest.raises(ValueError, match="nodes of a mesh"):
+        losses.create("relative_h1_spectral", None)
