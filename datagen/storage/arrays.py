@@ -14,8 +14,11 @@ from datagen.storage.read import (
     DatasetError,
     Samples,
     check_request,
+    check_stride,
     subsample,
 )
+
+AXES = ("x", "y", "z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +34,9 @@ class ArrayDataset:
         coordinates: axis -> [n] float64.
         scalars: none.
         boundaries: none.
-        x: [N, n1, n2, c_in].
-        y: [N, n1, n2, c_out].
+        x: [N, *grid, c_in].
+        y: [N, *grid, c_out].
+        points: [n, d] or [N, n, d] where the only axis is `node`, None on grids.
     """
 
     root: Path
@@ -45,6 +49,7 @@ class ArrayDataset:
     boundaries: tuple[dict[str, str], ...]
     x: np.ndarray
     y: np.ndarray
+    points: np.ndarray | None = None
 
     def load(
         self,
@@ -62,6 +67,7 @@ class ArrayDataset:
         """
         del inputs, outputs
         check_request(self.name, self.splits, split, num)
+        check_stride(self.name, self.coordinates, stride)
         coordinates = subsample(self.coordinates, stride, self.name)
         start = sum(self.splits[s] for s in SPLITS[: SPLITS.index(split)])
         stop = start + (self.splits[split] if num is None else num)
@@ -74,8 +80,13 @@ def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
     """Opens one's own arrays: `np.savez(path, x=x, y=y)`.
 
     Args:
-        path: file with x and y, [N, n1, n2] or [N, n1, n2, c], and optionally
-            `coordinates_x` [n1], `coordinates_y` [n2] (default: equidistant on [0, 1]).
+        path: file with x and y, [N, *grid] or [N, *grid, channels], and optionally
+            `coordinates_x` [n1], `coordinates_y` [n2], `coordinates_z` [n3] (default:
+            equidistant on [0, 1]). The grid has one axis for x [N, n], two for
+            x [N, n1, n2] and [N, n1, n2, channels], three for
+            x [N, n1, n2, n3, channels]; a number `num_axes` in the file says otherwise.
+            Values at points without a grid: `points` [n, d], or [N, n, d] where they
+            differ from sample to sample, beside x and y [N, n] or [N, n, channels].
         splits: samples per split, cut from the file in the order train, valid, test.
 
     Raises:
@@ -94,32 +105,72 @@ def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
                 f"{path} has no array {key!r}; it has {sorted(arrays)}: save it with "
                 "np.savez(path, x=x, y=y)"
             )
-        if arrays[key].ndim not in (3, 4):
-            raise DatasetError(
-                f"{path}: {key} has shape {arrays[key].shape}, expected [N, n1, n2] or "
-                "[N, n1, n2, channels]"
-            )
-        if not np.isfinite(arrays[key]).all():
-            raise DatasetError(f"{path}: {key} has values that are not finite")
-        if arrays[key].ndim == 3:
-            arrays[key] = arrays[key][..., None]
-    x, y = arrays["x"], arrays["y"]
-    if x.shape[:3] != y.shape[:3]:
+    num_axes = _num_axes(arrays)
+    x, y = (_with_channels(path, key, arrays[key], num_axes) for key in ("x", "y"))
+    if x.shape[:-1] != y.shape[:-1]:
         raise DatasetError(f"{path}: x has shape {x.shape}, but y has {y.shape}")
     splits = {split: int(splits.get(split, 0)) for split in SPLITS}
     if sum(splits.values()) > len(x):
         raise DatasetError(f"{path} has {len(x)} samples, but the splits need {splits}")
+    points = _points(path, arrays, x)
+    if points is None:
+        coordinates = _coordinates(path, arrays, x.shape[1:-1])
+    else:
+        coordinates = {"node": np.arange(x.shape[1], dtype=float)}
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = {"name": path.stem, "manifest_sha256": digest}
+    return ArrayDataset(
+        path, manifest, digest, path.stem, splits, coordinates, {}, (), x, y, points
+    )
+
+
+def _num_axes(arrays: Mapping[str, np.ndarray]) -> int:
+    """Axes of the grid: as the file says, else by the rank of x."""
+    if "num_axes" in arrays:
+        return int(arrays["num_axes"])
+    if "points" in arrays:
+        return 1
+    if "coordinates_z" in arrays:
+        return 3
+    return {2: 1, 5: 3}.get(arrays["x"].ndim, 2)
+
+
+def _with_channels(path: Path, key: str, values: np.ndarray, num_axes: int):
+    """The array x or y as [N, *grid, channels]."""
+    if not 1 <= num_axes <= 3 or values.ndim - num_axes not in (1, 2):
+        axes = ", ".join(["N", *(f"n{i + 1}" for i in range(num_axes))])
+        raise DatasetError(
+            f"{path}: {key} has shape {values.shape}, expected [{axes}] or [{axes}, "
+            "channels]; for another number of axes (1, 2 or 3) save it beside the "
+            "arrays, np.savez(path, x=x, y=y, num_axes=...)"
+        )
+    if not np.isfinite(values).all():
+        raise DatasetError(f"{path}: {key} has values that are not finite")
+    return values if values.ndim == num_axes + 2 else values[..., None]
+
+
+def _points(path: Path, arrays: Mapping[str, np.ndarray], x: np.ndarray):
+    """Points [n, d] or [N, n, d] of values without a grid; None on grids."""
+    if "points" not in arrays:
+        return None
+    points = np.asarray(arrays["points"], float)
+    if points.shape[:-1] not in (x.shape[1:2], x.shape[:2]):
+        raise DatasetError(
+            f"{path}: points has shape {points.shape}, but x has {x.shape}: expected "
+            "[n, d] or [N, n, d] beside x [N, n, channels]"
+        )
+    return points
+
+
+def _coordinates(path: Path, arrays: Mapping[str, np.ndarray], grid: tuple[int, ...]):
+    """Coordinates per axis, from the file or equidistant."""
     coordinates = {}
-    for axis, n in zip(("x", "y"), x.shape[1:3], strict=True):
+    for axis, n in zip(AXES, grid, strict=False):
         c = np.asarray(arrays.get(f"coordinates_{axis}", np.linspace(0, 1, n)), float)
         if c.shape != (n,):
             raise DatasetError(
                 f"{path}: coordinates_{axis} has shape {c.shape}, expected ({n},)"
             )
         coordinates[axis] = c
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    manifest = {"name": path.stem, "manifest_sha256": digest}
-    return ArrayDataset(
-        path, manifest, digest, path.stem, splits, coordinates, {}, (), x, y
-    )
+    return coordinates

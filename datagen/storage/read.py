@@ -115,11 +115,7 @@ class Dataset:
         for name in (*inputs, *outputs):
             if name not in known:
                 raise DatasetError(f"{self.name} has no field {name!r}; known: {known}")
-        if stride != 1 and list(self.coordinates) == ["node"]:
-            raise DatasetError(
-                f"stride is {stride}, but {self.name} lies on an unstructured mesh, "
-                "where every second node makes no mesh; leave stride=1"
-            )
+        check_stride(self.name, self.coordinates, stride)
         coordinates = subsample(self.coordinates, stride, self.name)
         ids, parts = self._accepted(split, num)
         shape = tuple(len(c) for c in coordinates)
@@ -156,6 +152,14 @@ class Dataset:
                     f"{num - 1}, or -1 ... {-num} from the end)"
                 )
         return [step % num for step in steps]
+
+    @property
+    def points(self) -> np.ndarray | None:
+        """Nodes [num_nodes, d] of an unstructured mesh, float64; None on grids."""
+        if list(self.coordinates) != ["node"]:
+            return None
+        with _open(self.root / self.manifest["files"][0]["path"]) as file:
+            return file["mesh/points"][()]
 
     def quality(self, split: str) -> dict[str, np.ndarray]:
         """The `quality` records of a split, rejected samples included, by sample id."""
@@ -354,6 +358,19 @@ def file_problem(
             f"{advice}"
         )
     return f"{path} is damaged: its SHA-256 is not as recorded; {advice}"
+
+
+def check_stride(name: str, coordinates: Mapping[str, np.ndarray], stride: int) -> None:
+    """Refuses to leave out nodes of a mesh.
+
+    Raises:
+        DatasetError: for a stride on a data set without a grid.
+    """
+    if stride != 1 and list(coordinates) == ["node"]:
+        raise DatasetError(
+            f"stride is {stride}, but {name} lies on an unstructured mesh, where every "
+            "second node makes no mesh; leave stride=1"
+        )
 
 
 def check_request(

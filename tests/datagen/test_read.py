@@ -214,7 +214,12 @@ def test_npz_is_cut_into_splits_in_order(tmp_path):
     ("arrays", "message"),
     [
         ({"x": np.zeros((2, 3, 3))}, "no array 'y'"),
-        ({"x": np.zeros((2, 3)), "y": np.zeros((2, 3))}, "x has shape"),
+        ({"x": np.zeros(2), "y": np.zeros(2)}, "x has shape"),
+        ({"x": np.zeros((2, 3)), "y": np.zeros((2, 3, 1, 1))}, "y has shape"),
+        (
+            {k: np.zeros((2, 3, 3)) for k in ("x", "y")} | {"points": np.zeros((4, 2))},
+            "points has shape",
+        ),
         ({"x": np.zeros((2, 3, 3)), "y": np.zeros((2, 3, 4))}, "but y has"),
         ({"x": np.full((2, 3, 3), np.nan), "y": np.zeros((2, 3, 3))}, "not finite"),
         ({"x": np.zeros((1, 3, 3)), "y": np.zeros((1, 3, 3))}, "has 1 samples"),
@@ -229,6 +234,38 @@ def test_npz_that_does_not_fit_is_refused(tmp_path, arrays, message):
     np.savez(path, **arrays)
     with pytest.raises(DatasetError, match=message):
         open_npz(path, splits={"train": 1, "test": 1})
+
+
+@pytest.mark.parametrize(
+    ("shape", "extra", "grid"),
+    [
+        ((4, 7), {}, (7,)),
+        ((4, 7, 2), {"num_axes": 1}, (7,)),
+        ((4, 5, 7, 6, 2), {}, (5, 7, 6)),
+        ((4, 5, 7, 6), {"coordinates_z": np.arange(6.0)}, (5, 7, 6)),
+    ],
+)
+def test_npz_takes_lines_and_boxes(tmp_path, shape, extra, grid):
+    x = np.random.default_rng(0).normal(size=shape)
+    np.savez(tmp_path / "mine.npz", x=x, y=x, **extra)
+    dataset = open_npz(tmp_path / "mine.npz", splits={"train": 3, "test": 1})
+    train = dataset.load("train", stride=2)
+    halved = tuple(-(-n // 2) for n in grid)
+    assert train.x.shape[:-1] == (3, *halved)
+    assert tuple(len(c) for c in train.coordinates) == halved
+    assert train.x.shape[-1] == (2 if len(shape) == len(grid) + 2 else 1)
+
+
+def test_npz_takes_points_without_a_grid(tmp_path):
+    rng = np.random.default_rng(0)
+    x, points = rng.normal(size=(4, 9)), rng.normal(size=(9, 2))
+    np.savez(tmp_path / "mine.npz", x=x, y=x, points=points)
+    dataset = open_npz(tmp_path / "mine.npz", splits={"train": 3, "test": 1})
+    assert dataset.load("train").x.shape == (3, 9, 1)
+    assert list(dataset.coordinates) == ["node"]
+    np.testing.assert_array_equal(dataset.points, points)
+    with pytest.raises(DatasetError, match="no mesh"):
+        dataset.load("train", stride=2)
 
 
 def test_npz_that_is_none_is_refused(tmp_path):
