@@ -7,30 +7,47 @@ import jax.numpy as jnp
 from flax import nnx
 
 from operators.layers import activations
-from operators.layers.convolution import Convolution
-from operators.layers.multigrid import CycleSettings, VCycle
+from operators.layers.cycle_settings import CycleSettings
+from operators.layers.multigrid import VCycle, layer_norm
+from operators.layers.pointwise import Pointwise
+
+SKIPS = ("pointwise", "none")
+HEADS = ("linear", "mlp", "cycle")
 
 
 class MgNO(nnx.Module):
-    """Multigrid neural operator, u <- GELU(V_k u + C_k u + b_k), then a projection.
+    """Multigrid neural operator, u <- GELU(N_k V_k u + C_k u + b_k), then a head.
 
     V_k is a V-cycle of convolutions, C_k a pointwise linear map, b_k a number per
-    channel. There is no lifting: the first cycle reads the input channels. The last
-    pointwise map has no bias. Defaults are those of the released Darcy model.
+    channel, N_k a normalisation; N_k and C_k, b_k may be left out. There is no lifting:
+    the first cycle reads the input channels. Works on grids of 1, 2 and 3 axes.
+    Defaults are those of the released Darcy model; the released Navier-Stokes and
+    Helmholtz models are presets.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        grid: points per axis (n1, n2). With sizes="official" the parameters fit only
-            grids with the same odd and even levels; with "crop" any grid.
-        channels: channels of the hidden layers, on all levels.
-        num_layers: number of V-cycles.
+        grid: points per axis. With sizes="official" the parameters fit only grids with
+            the same odd and even levels, with "crop" any grid; a norm with
+            norm_affine="grid" fits this grid alone.
+        channels: channels of the hidden layers on the finest level.
+        num_layers: number of V-cycles before the head.
         cycle: smoothing steps (pre, post) per level, finest first.
+        widening: factor of the channels per level, finest first; () for 1 everywhere.
         boundary: "zero", "reflect" or "periodic".
         sizes: "official" or "crop"; see `CycleSettings`.
         prolongation: "official" or "wrap"; see `CycleSettings`.
-        activation: name of the activation between layers; "gelu" is the exact one.
+        restriction: "data" or "residual"; see `CycleSettings`.
         use_bias: whether the smoothing convolutions have biases (then V_k is affine).
+        norm: "none", "prolongation" (inside the cycles) or "cycle" (N_k).
+        norm_affine: "grid", "channel" or "none"; see `CycleSettings`.
+        skip: "pointwise" (C_k and b_k) or "none".
+        head: "linear" (pointwise, no bias), "mlp" (two pointwise maps, the first with
+            bias) or "cycle" (one more V-cycle, without norm after it).
+        head_channels: hidden channels of the head "mlp".
+        residual: whether the input is added to the output.
+        activation: name of the activation between layers; "gelu" is the exact one.
+        unused_first_A: see `CycleSettings`; the only parameters that never act.
         param_dtype: dtype of the parameters; the model computes in its input's dtype.
         rngs: random streams; draws from `params`.
 
@@ -51,59 +68,114 @@ class MgNO(nnx.Module):
         channels: int = 24,
         num_layers: int = 5,
         cycle: Sequence[Sequence[int]] = (*((1, 0),) * 5, (2, 0)),
+        widening: Sequence[int] = (),
         boundary: str = "zero",
         sizes: str = "official",
         prolongation: str = "official",
-        activation: str = "gelu",
+        restriction: str = "data",
         use_bias: bool = False,
+        norm: str = "none",
+        norm_affine: str = "grid",
+        skip: str = "pointwise",
+        head: str = "linear",
+        head_channels: int = 128,
+        residual: bool = False,
+        activation: str = "gelu",
+        unused_first_A: bool = False,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.in_channels = in_channels
+        for name, value, known in (("skip", skip, SKIPS), ("head", head, HEADS)):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
+        if residual and in_channels != out_channels:
+            raise ValueError(
+                "residual=True needs as many input as output channels, got "
+                f"{in_channels} and {out_channels}"
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.grid = tuple(grid)
+        self.num_axes = len(self.grid)
         self.settings = CycleSettings(
-            tuple(tuple(steps) for steps in cycle), boundary, sizes, prolongation
+            tuple(tuple(steps) for steps in cycle),
+            boundary=boundary,
+            sizes=sizes,
+            prolongation=prolongation,
+            restriction=restriction,
+            widening=tuple(widening),
+            norm=norm,
+            norm_affine=norm_affine,
+            use_bias=use_bias,
+            unused_first_A=unused_first_A,
         )
         self.activation = activations.get(activation)
+        self.residual = residual
         widths = [in_channels, *[channels] * num_layers]
         options = {"param_dtype": param_dtype, "rngs": rngs}
+        cycles = {"settings": self.settings, "grid": self.grid, **options}
         self.cycles = nnx.List(
-            VCycle(
-                width,
-                channels,
-                settings=self.settings,
-                grid=self.grid,
-                use_bias=use_bias,
-                **options,
+            VCycle(width, channels, **cycles) for width in widths[:-1]
+        )
+        self.skips = self.norms = nnx.data(None)
+        if skip == "pointwise":
+            self.skips = nnx.List(
+                Pointwise(width, channels, **options) for width in widths[:-1]
             )
-            for width in widths[:-1]
-        )
-        self.skips = nnx.List(
-            Convolution(width, channels, 1, use_bias=True, **options)
-            for width in widths[:-1]
-        )
-        self.projection = Convolution(widths[-1], out_channels, 1, **options)
+        if norm == "cycle":
+            self.norms = nnx.List(
+                layer_norm(channels, self.grid, self.settings, **options)
+                for _ in widths[:-1]
+            )
+        if head == "cycle":
+            self.head = nnx.List([VCycle(widths[-1], out_channels, **cycles)])
+        elif head == "mlp":
+            hidden = Pointwise(widths[-1], head_channels, **options)
+            last = Pointwise(head_channels, out_channels, use_bias=False, **options)
+            self.head = nnx.List([hidden, last])
+        else:
+            self.head = nnx.List(
+                [Pointwise(widths[-1], out_channels, use_bias=False, **options)]
+            )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x [batch, n1, n2, in_channels] to [batch, n1, n2, out_channels].
+        """Maps x [batch, *grid, in_channels] to [batch, *grid, out_channels].
 
         Raises:
             ValueError: if x has the wrong channels, or a grid the parameters misfit.
         """
         self._check(x)
-        for cycle, skip in zip(self.cycles, self.skips, strict=True):
-            x = self.activation(cycle(x) + skip(x))
-        return self.projection(x)
+        u = x
+        for k, cycle in enumerate(self.cycles):
+            v = cycle(u)
+            if self.norms is not None:
+                v = self.norms[k](v)
+            if self.skips is not None:
+                v = v + self.skips[k](u)
+            u = self.activation(v)
+        *hidden, last = self.head
+        for layer in hidden:
+            u = self.activation(layer(u))
+        u = last(u)
+        return u + x if self.residual else u
 
     def _check(self, x: jax.Array) -> None:
-        if x.ndim != 4 or x.shape[-1] != self.in_channels:
+        if x.ndim != self.num_axes + 2 or x.shape[-1] != self.in_channels:
+            axes = ", ".join(f"n{i + 1}" for i in range(self.num_axes))
             raise ValueError(
-                f"x must have shape [batch, n1, n2, {self.in_channels}], got {x.shape}"
+                f"x must have shape [batch, {axes}, {self.in_channels}], got {x.shape}"
             )
-        sizes = self.settings.prolongation_sizes
-        if sizes(x.shape[1:3]) != sizes(self.grid):
+        grid, settings = x.shape[1:-1], self.settings
+        if grid == self.grid:
+            return
+        if settings.norm != "none" and settings.norm_affine == "grid":
             raise ValueError(
-                f"x has grid {x.shape[1:3]}, but this model was built for grid "
-                f"{self.grid} and its prolongations fit only grids with the same odd "
-                'and even levels; build it with sizes="crop" for other grids'
+                f"x has grid {grid}, but this model was built for grid {self.grid} and "
+                "its norms scale every point of that grid; build it with "
+                'norm_affine="channel" for other grids'
+            )
+        if settings.prolongation_sizes(grid) != settings.prolongation_sizes(self.grid):
+            raise ValueError(
+                f"x has grid {grid}, but this model was built for grid {self.grid} and "
+                "its prolongations fit only grids with the same odd and even levels; "
+                'build it with sizes="crop" for other grids'
             )

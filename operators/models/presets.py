@@ -23,6 +23,8 @@ class Preset:
     source: str
 
 
+_MGNO = {"name": "mgno", "in_channels": 1, "out_channels": 1}
+_MGNO_SOURCE = "He, Liu, Xu (2024), released code 3a68a90: "
 _LI2021 = {"name": "fno", "layout": "li2021", "out_channels": 1}
 
 # Keys in alphabetical order; a name is <model>_<data>.
@@ -36,6 +38,57 @@ PRESETS: dict[str, Preset] = {
         _LI2021 | {"in_channels": 1, "modes": (12, 12), "channels": 32},
         2_368_001,
         "Li et al. (2021), fourier_2d.py without batch norm",
+    ),
+    "mgno_darcy_rough": Preset(
+        _MGNO | {"grid": (256, 256), "num_layers": 4},
+        572_661,
+        _MGNO_SOURCE + "Darcy rough and multiscale (published: 0.57 M)",
+    ),
+    "mgno_darcy_smooth": Preset(
+        _MGNO | {"grid": (211, 211)}, 678_093, _MGNO_SOURCE + "Darcy smooth"
+    ),
+    "mgno_helmholtz": Preset(
+        _MGNO
+        | {
+            "grid": (101, 101),
+            "channels": 20,
+            "num_layers": 4,
+            "cycle": (*((1, 0),) * 4, (2, 0)),
+            "widening": (1, 2, 3, 4, 5),
+            "boundary": "reflect",
+            "use_bias": True,
+            "norm": "cycle",
+            "skip": "none",
+            "head": "cycle",
+            "unused_first_A": True,
+        },
+        5_351_806,
+        _MGNO_SOURCE + "Helmholtz; 15,124 of the first A of each cycle never act",
+    ),
+    "mgno_navier_stokes": Preset(
+        _MGNO
+        | {
+            "grid": (64, 64),
+            "channels": 32,
+            "cycle": (*((1, 0),) * 3, *((2, 0),) * 2),
+            "boundary": "periodic",
+            "use_bias": True,
+            "norm": "prolongation",
+            "skip": "none",
+            "residual": True,
+        },
+        2_885_194,
+        _MGNO_SOURCE + "Navier-Stokes, as released not exactly periodic",
+    ),
+    "mgno_pipe": Preset(
+        _MGNO
+        | {
+            "in_channels": 2,
+            "grid": (128, 128),
+            "cycle": (*((1, 0),) * 4, (1, 1), (2, 0)),
+        },
+        783_876,
+        _MGNO_SOURCE + "pipe",
     ),
 }
 

@@ -262,7 +262,7 @@ def test_runs_on_other_grids_where_the_parameters_fit():
     ("hparams", "message"),
     [
         ({"grid": (9, 64)}, r"grid \(9, 64\) is too small for 6 levels"),
-        ({"grid": (64,)}, "grid must hold two"),
+        ({"grid": ()}, "grid must hold the sizes of 1, 2 or 3 axes"),
         ({"boundary": "neumann"}, "boundary is 'neumann'; known: zero, reflect"),
         ({"sizes": "auto"}, "sizes is 'auto'; known: official, crop"),
         ({"prolongation": "wrap"}, "needs boundary \"periodic\", got 'zero'"),
