@@ -63,7 +63,7 @@ PRESETS: dict[str, Preset] = {
             "unused_first_A": True,
         },
         5_351_806,
-        _MGNO_SOURCE + "Helmholtz; 15,124 of the first A of each cycle never act",
+        _MGNO_SOURCE + "Helmholtz; 11,241 of the first A of each cycle never act",
     ),
     "mgno_navier_stokes": Preset(
         _MGNO
