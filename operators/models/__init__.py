@@ -7,10 +7,11 @@ from typing import Any
 from flax import nnx
 
 from operators.models.fno import FNO
+from operators.models.lsm import LSM
 from operators.models.mgno import MgNO
+from operators.models.unet import UNet
 
-_MODELS = {"fno": FNO, "mgno": MgNO}
-
+_MODELS = {"fno": FNO, "lsm": LSM, "mgno": MgNO, "unet": UNet}
 
 def names() -> list[str]:
     """Names of the models, sorted."""
