@@ -8,19 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from solvers.fourier import half_spectrum_weights
+from operators.layers import precision as precisions
+from operators.layers import spectral_weights
+from operators.layers.spectral_costs import faster_transform
+from operators.layers.spectral_transforms import TRANSFORMS, synthesise_at
 
 LAYOUTS = ("li2021", "neuralop", "symmetric")
-TRANSFORMS = ("dft", "fft")
 
 
 def mode_frequencies(modes: Sequence[int], layout: str) -> tuple[np.ndarray, ...]:
     """Integer frequencies for which weights are stored, one array per axis.
 
-    With m the entry of an axis: "li2021" keeps -m ... m - 1, and 0 ... m - 1 on the
-    last axis; "neuralop" counts both signs, -floor(m / 2) ... ceil(m / 2) - 1, and
-    0 ... floor(m / 2); "symmetric" keeps |k| <= m. The first two keep one negative
-    frequency without its partner, which a real field halves at last frequency 0.
+    With m the entry of an axis: "symmetric" keeps |k| <= m; "li2021" keeps
+    -m ... m - 1, and 0 ... m - 1 on the last axis; "neuralop" counts both signs,
+    -floor(m / 2) ... ceil(m / 2) - 1, and 0 ... floor(m / 2). The last two keep one
+    negative frequency without its partner, which a real field halves at last
+    frequency 0.
 
     Raises:
         ValueError: for an unknown layout or modes below 1.
@@ -48,95 +51,6 @@ def resolved(
     )
 
 
-def analyse_fft(u: jax.Array, frequencies: Sequence[np.ndarray]) -> jax.Array:
-    """Fourier coefficients [batch, 2, *k, channels] of u [batch, *grid, channels].
-
-    u is real. Axis 1 holds real and imaginary parts. The transform carries 1 / n, so
-    that the numbers approximate the continuous coefficients on every grid.
-    """
-    axes = tuple(range(1, u.ndim - 1))
-    spectrum = jnp.fft.rfftn(u, axes=axes, norm="forward")
-    for axis, k in zip(axes, frequencies, strict=True):
-        spectrum = jnp.take(spectrum, k % u.shape[axis], axis=axis)
-    return jnp.stack([spectrum.real, spectrum.imag], axis=1)
-
-
-def synthesise_fft(
-    coefficients: jax.Array, frequencies: Sequence[np.ndarray], grid: Sequence[int]
-) -> jax.Array:
-    """The real field [batch, *grid, channels] with these coefficients.
-
-    On the plane of last frequency 0 the Hermitian part counts: its imaginary part in
-    space is dropped explicitly, since inverse transforms of other spectra are not
-    defined alike on CPU and GPU.
-    """
-    axes = tuple(range(1, len(grid) + 1))
-    spectrum = jax.lax.complex(coefficients[:, 0], coefficients[:, 1])
-    batch, channels = spectrum.shape[0], spectrum.shape[-1]
-    half = (*grid[:-1], grid[-1] // 2 + 1)
-    places = np.ix_(*(k % n for k, n in zip(frequencies, grid, strict=True)))
-    full = jnp.zeros((batch, *half, channels), spectrum.dtype)
-    full = full.at[(slice(None), *places)].set(spectrum)
-    if len(grid) > 1:
-        full = jnp.fft.ifftn(full, axes=axes[:-1], norm="forward")
-    first = full[..., :1, :].real.astype(full.dtype)
-    full = jnp.concatenate([first, full[..., 1:, :]], axis=-2)
-    return jnp.fft.irfft(full, n=grid[-1], axis=axes[-1], norm="forward")
-
-
-def _rotation(k: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine of 2 pi k x / n, [k, n], from integers reduced modulo n."""
-    angle = 2 * np.pi * (np.outer(k, np.arange(n)) % n) / n
-    return np.cos(angle), np.sin(angle)
-
-
-def analyse_dft(u: jax.Array, frequencies: Sequence[np.ndarray]) -> jax.Array:
-    """As `analyse_fft`, by one real matrix product per axis, only for these modes."""
-    *leading, last = u.shape[1:-1]
-    channels = u.shape[-1]
-    cos, sin = _rotation(frequencies[-1], last)
-    matrix = jnp.asarray(np.stack([cos, -sin]).reshape(-1, last) / last, u.dtype)
-    u = jnp.einsum("ok,akc->aoc", matrix, u.reshape(-1, last, channels))
-    size = len(frequencies[-1]) * channels  # of what is transformed already
-    for n, k in zip(reversed(leading), reversed(frequencies[:-1]), strict=True):
-        cos, sin = _rotation(k, n)
-        # (re, im) of the result from (re, im) of every point, axes [q, k, x, p].
-        matrix = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)])
-        matrix = jnp.asarray(matrix.reshape(2 * len(k), 2 * n) / n, u.dtype)
-        u = jnp.einsum("oi,aic->aoc", matrix, u.reshape(-1, 2 * n, size))
-        size *= len(k)
-    return u.reshape(-1, 2, *(len(k) for k in frequencies), channels)
-
-
-def synthesise_dft(
-    coefficients: jax.Array, frequencies: Sequence[np.ndarray], grid: Sequence[int]
-) -> jax.Array:
-    """As `synthesise_fft`, by one real matrix product per axis."""
-    u, channels = coefficients, coefficients.shape[-1]
-    size = math.prod(coefficients.shape[2:])
-    for n, k in zip(grid[:-1], frequencies[:-1], strict=True):
-        cos, sin = _rotation(k, n)
-        size //= len(k)
-        # axes [x, p, q, k]
-        matrix = np.stack([np.stack([cos, -sin]), np.stack([sin, cos])])
-        matrix = matrix.transpose(3, 0, 1, 2).reshape(2 * n, 2 * len(k))
-        matrix = jnp.asarray(matrix, u.dtype)
-        u = jnp.einsum("oi,aic->aoc", matrix, u.reshape(-1, 2 * len(k), size))
-    n, k = grid[-1], frequencies[-1]
-    cos, sin = _rotation(k, n)
-    # Every column but k = 0 stands for -k as well; sin(0) drops the imaginary part.
-    matrix = np.stack([cos, -sin]) * half_spectrum_weights(n)[k, None]
-    matrix = jnp.asarray(matrix.reshape(2 * len(k), n).T, u.dtype)
-    u = jnp.einsum("oi,aic->aoc", matrix, u.reshape(-1, 2 * len(k), channels))
-    return u.reshape(-1, *grid, channels)
-
-
-_TRANSFORMS = {
-    "dft": (analyse_dft, synthesise_dft),
-    "fft": (analyse_fft, synthesise_fft),
-}
-
-
 class SpectralConvolution(nnx.Module):
     """Multiplies low Fourier modes by learned complex matrices, any dimension.
 
@@ -148,16 +62,21 @@ class SpectralConvolution(nnx.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         modes: modes per axis, in the counting of `layout`.
-        layout: see `mode_frequencies`; "li2021" draws both parts from
-            U[0, 1) / (in * out), the others from N(0, 1 / (in + out)), that is total
-            variance 2 / (in + out).
-        transform: "dft" (real matrix products) or "fft"; the same map.
+        layout: which modes are stored, see `mode_frequencies`, and how dense weights
+            start: "li2021" draws both parts from U[0, 1) / (in * out), the others
+            from N(0, 1 / (in + out)), that is total variance 2 / (in + out).
+        transform: "dft" (real matrix products) or "fft", the same map; "auto" takes
+            the faster one, see `spectral_costs`.
         use_bias: whether to add one number per output channel, N(0, 2 / (in + out)).
+        factorization: "dense", "tucker" or "cp" weights.
+        rank: parameters of the factors over those of dense weights, about.
+        separable: one complex number per channel and mode instead of a matrix.
+        precision: of the matrix products, see `operators.layers.precision.einsum`.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`.
 
     Raises:
-        ValueError: for an unknown layout or transform, or modes below 1.
+        ValueError: if an argument does not fit.
     """
 
     def __init__(
@@ -167,33 +86,35 @@ class SpectralConvolution(nnx.Module):
         *,
         modes: Sequence[int],
         layout: str = "symmetric",
-        transform: str = "dft",
+        transform: str = "auto",
         use_bias: bool = False,
+        factorization: str = "dense",
+        rank: float = 1.0,
+        separable: bool = False,
+        precision: str = "full",
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if transform not in TRANSFORMS:
+        if transform not in ("auto", *TRANSFORMS):
             raise ValueError(
-                f"transform is {transform!r}; known: {', '.join(TRANSFORMS)}"
+                f"transform is {transform!r}; known: auto, {', '.join(TRANSFORMS)}"
             )
         self.modes, self.layout, self.transform = tuple(modes), layout, transform
-        sizes = tuple(len(k) for k in mode_frequencies(self.modes, layout))
-        shape = (*sizes, in_channels, out_channels)
-        std = math.sqrt(2 / (in_channels + out_channels))
-
-        def draw():
-            if layout == "li2021":
-                uniform = jax.random.uniform(rngs.params(), shape, param_dtype)
-                return uniform / (in_channels * out_channels)
-            return (
-                std
-                / math.sqrt(2)
-                * jax.random.normal(rngs.params(), shape, param_dtype)
-            )
-
-        self.real, self.imag = nnx.Param(draw()), nnx.Param(draw())
+        self.precision = precisions.check(precision)
+        self.weights = spectral_weights.create(
+            in_channels,
+            out_channels,
+            [len(k) for k in mode_frequencies(self.modes, layout)],
+            init="uniform" if layout == "li2021" else "normal",
+            factorization=factorization,
+            rank=rank,
+            separable=separable,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
         bias = None
         if use_bias:
+            std = math.sqrt(2 / (in_channels + out_channels))
             bias = std * jax.random.normal(rngs.params(), (out_channels,), param_dtype)
         self.bias = nnx.data(None if bias is None else nnx.Param(bias))
 
@@ -207,41 +128,60 @@ class SpectralConvolution(nnx.Module):
             out_grid: points per axis of the output; None means those of u.
 
         Raises:
-            ValueError: if u does not have one axis per entry of modes.
+            ValueError: if u or out_grid does not have one axis per entry of modes.
         """
+        grid = self._grid(u)
+        out_grid = grid if out_grid is None else tuple(out_grid)
+        if len(out_grid) != len(grid):
+            raise ValueError(f"out_grid must have {len(grid)} entries, got {out_grid}")
+        frequencies, block = self._block(grid, out_grid)
+        transform = self.transform
+        if transform == "auto":
+            transform = faster_transform(grid, out_grid, frequencies)
+        analyse, synthesise = TRANSFORMS[transform]
+        spectrum = analyse(u, frequencies, self.precision)
+        spectrum = self.weights(spectrum, block, self.precision)
+        return self._add_bias(
+            synthesise(spectrum, frequencies, out_grid, self.precision)
+        )
+
+    def at(self, u: jax.Array, points: np.ndarray | jax.Array) -> jax.Array:
+        """Evaluates the series of the output anywhere.
+
+        Args:
+            u: [batch, *grid, in_channels].
+            points: [points, axes], in periods: u stands at j / n along an axis.
+
+        Returns:
+            [batch, points, out_channels].
+        """
+        grid = self._grid(u)
+        frequencies, block = self._block(grid, grid)
+        analyse, _ = TRANSFORMS["fft" if self.transform == "fft" else "dft"]
+        spectrum = analyse(u, frequencies, self.precision)
+        spectrum = self.weights(spectrum, block, self.precision)
+        return self._add_bias(
+            synthesise_at(spectrum, frequencies, points, self.precision)
+        )
+
+    def _grid(self, u: jax.Array) -> tuple[int, ...]:
         if u.ndim != len(self.modes) + 2:
             raise ValueError(
                 f"u must have {len(self.modes)} grid axes (batch first, channels last),"
                 f" got shape {u.shape}"
             )
-        grid = u.shape[1:-1]
-        out_grid = grid if out_grid is None else tuple(out_grid)
+        return u.shape[1:-1]
+
+    def _block(self, grid, out_grid):
+        """The frequencies both grids resolve, and where their weights stand."""
         frequencies = mode_frequencies(self.modes, self.layout)
         kept = resolved(frequencies, grid, out_grid)
         frequencies = [k[i] for k, i in zip(frequencies, kept, strict=True)]
-        analyse, synthesise = _TRANSFORMS[self.transform]
-        block = tuple(
-            slice(i[0], i[-1] + 1) for i in kept
-        )  # the kept ones are adjacent
-        real = self.real[...][block].astype(u.dtype)
-        imag = self.imag[...][block].astype(u.dtype)
-        coefficients = _multiply(analyse(u, frequencies), real, imag)
-        out = synthesise(coefficients, frequencies, out_grid)
-        if self.bias is not None:
-            out = out + self.bias[...].astype(u.dtype).reshape(
-                (1,) * (u.ndim - 1) + (-1,)
-            )
-        return out
+        # The kept ones are adjacent.
+        return frequencies, tuple(slice(i[0], i[-1] + 1) for i in kept)
 
-
-def _multiply(coefficients: jax.Array, real: jax.Array, imag: jax.Array) -> jax.Array:
-    """Complex products per mode, [b, 2, *k, c] times [*k, c, d] -> [b, 2, *k, d]."""
-    batch, _, *sizes, c = coefficients.shape
-    d = real.shape[-1]
-    real, imag = real.reshape(-1, c, d), imag.reshape(-1, c, d)
-    blocks = jnp.stack([jnp.stack([real, imag], 2), jnp.stack([-imag, real], 2)], 1)
-    blocks = blocks.reshape(-1, 2 * c, 2 * d)  # [mode, (p, c), (q, d)]
-    values = coefficients.reshape(batch, 2, -1, c).transpose(2, 0, 1, 3)
-    values = values.reshape(-1, batch, 2 * c) @ blocks  # [mode, batch, (q, d)]
-    values = values.reshape(-1, batch, 2, d).transpose(1, 2, 0, 3)
-    return values.reshape(batch, 2, *sizes, d)
+    def _add_bias(self, u: jax.Array) -> jax.Array:
+        if self.bias is None:
+            return u
+        bias = self.bias[...].astype(u.dtype)
+        return u + bias.reshape((1,) * (u.ndim - 1) + (-1,))

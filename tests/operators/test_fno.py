@@ -92,7 +92,8 @@ def neuralop_by_hand(model, x):
     grid = np.broadcast_to(np.stack(grid, -1), (len(x), n1, n2, 2))
     v = two(p["lifting"], np.concatenate([x, grid], -1))
     for t in range(len(p["spectral"])):
-        W = p["spectral"][t]["real"] + 1j * p["spectral"][t]["imag"]
+        W = p["spectral"][t]["weights"]
+        W = W["real"] + 1j * W["imag"]
         k1 = np.arange(W.shape[0]) - W.shape[0] // 2
         spectrum = np.fft.rfft2(v, axes=(1, 2), norm="forward")
         kept = np.zeros_like(spectrum)
@@ -118,7 +119,8 @@ def li2021_by_hand(model, x, padding):
     v = np.pad(v + p["lifting"][0]["bias"], ((0, 0), *padding, (0, 0)))
     shape = v.shape[1:3]
     for t in range(len(p["spectral"])):
-        W = p["spectral"][t]["real"] + 1j * p["spectral"][t]["imag"]
+        W = p["spectral"][t]["weights"]
+        W = W["real"] + 1j * W["imag"]
         m1, m2 = W.shape[0] // 2, W.shape[1]
         spectrum = np.fft.rfft2(v, axes=(1, 2))
         kept = np.zeros_like(spectrum)  # the two corner blocks of the released code
