@@ -10,8 +10,10 @@ from operators.models.fno import FNO
 from operators.models.lsm import LSM
 from operators.models.mgno import MgNO
 from operators.models.unet import UNet
+from operators.models.uno import UNO
 
-_MODELS = {"fno": FNO, "lsm": LSM, "mgno": MgNO, "unet": UNet}
+_MODELS = {"fno": FNO, "lsm": LSM, "mgno": MgNO, "unet": UNet, "uno": UNO}
+
 
 def names() -> list[str]:
     """Names of the models, sorted."""

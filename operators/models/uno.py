@@ -1,0 +1,349 @@
+"""U-NO: a U-shaped stack of spectral layers whose grids shrink and grow again."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from operators.layers import activations, normalization
+from operators.layers import coordinates as grid_points
+from operators.layers.pointwise import ChannelMLP, Pointwise
+from operators.layers.resampling import fourier_resample
+from operators.layers.spectral import SpectralConvolution
+
+ARCHITECTURES = ("neuralop", "rahman2022")
+LIFTED = -1  # the "layer" in front of layer 0, as source of a horizontal skip
+
+
+def mirrored(num_layers: int) -> tuple[tuple[int, int], ...]:
+    """Pairs (target, source) that join layer i to layer num_layers - 1 - i."""
+    return tuple((num_layers - 1 - i, i) for i in range(num_layers // 2))
+
+
+def layer_grid(
+    grid: Sequence[int], fraction: float | Sequence[float]
+) -> tuple[int, ...]:
+    """Points per axis of a layer that keeps this fraction of the points of `grid`.
+
+    Raises:
+        ValueError: if an axis would have no point left.
+    """
+    fractions = np.broadcast_to(fraction, len(grid))
+    sizes = tuple(round(float(f) * n) for f, n in zip(fractions, grid, strict=True))
+    if min(sizes) < 1:
+        raise ValueError(
+            f"a layer with fraction {fraction} needs a point on each axis, but grid "
+            f"{tuple(grid)} leaves {sizes}: use a finer grid or a larger fraction"
+        )
+    return sizes
+
+
+class SpectralBlock(nnx.Module):
+    """One layer K u + W u on a new grid, with what the architecture puts around it.
+
+    "neuralop": z = act(norm(K u + beta + W u)), then act(norm(MLP(z) + G u)).
+    "rahman2022": act(norm(K u + W u + b)).
+    W and G are pointwise and followed by Fourier resampling.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        modes: modes per axis, in the counting of `layout`.
+        architecture: "neuralop" or "rahman2022".
+        layout: modes that are kept, see `SpectralConvolution`.
+        norm: name of the normalisation, see `normalization.create`.
+        activation: name of the activation, or "none".
+        channel_mlp_expansion: hidden channels of the MLP over out_channels; 0 leaves
+            it out. For "neuralop" only.
+        param_dtype: dtype of the parameters.
+        rngs: random streams; draws from `params`.
+        **spectral_options: further arguments of `SpectralConvolution`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        modes: Sequence[int],
+        architecture: str,
+        layout: str,
+        norm: str,
+        activation: str,
+        channel_mlp_expansion: float,
+        param_dtype,
+        rngs: nnx.Rngs,
+        **spectral_options,
+    ):
+        peer = architecture == "neuralop"
+        options = {"param_dtype": param_dtype, "rngs": rngs}
+        self.spectral = SpectralConvolution(
+            in_channels, out_channels, modes=modes, layout=layout, use_bias=peer,
+            **spectral_options, **options,
+        )  # fmt: skip
+        if not peer:
+            _redraw(self.spectral, math.sqrt(1 / (4 * in_channels)), rngs)
+        self.skip = Pointwise(in_channels, out_channels, use_bias=not peer, **options)
+        hidden = round(channel_mlp_expansion * out_channels) if peer else 0
+        mlp = gate = None
+        if hidden:
+            mlp = ChannelMLP(out_channels, hidden, out_channels, **options)
+            gate = Pointwise(in_channels, out_channels, use_bias=False, **options)
+        self.mlp, self.gate = nnx.data(mlp), nnx.data(gate)
+        self.norms = nnx.List(
+            normalization.create(norm, out_channels, **options)
+            for _ in range(2 if hidden else 1)
+        )
+        self.activation = (
+            _identity if activation == "none" else activations.get(activation)
+        )
+
+    def __call__(self, u: jax.Array, out_grid: Sequence[int]) -> jax.Array:
+        """Maps u [batch, *grid, in_channels] to [batch, *out_grid, out_channels]."""
+        z = self.spectral(u, out_grid) + _pointwise(self.skip, u, out_grid)
+        z = self.activation(self.norms[0](z))
+        if self.mlp is None:
+            return z
+        z = self.mlp(z) + _pointwise(self.gate, u, out_grid)
+        return self.activation(self.norms[1](z))
+
+
+def _identity(u: jax.Array) -> jax.Array:
+    return u
+
+
+def _pointwise(layer: Pointwise, u: jax.Array, out_grid: Sequence[int]) -> jax.Array:
+    """Applies the layer and resamples, in the cheaper order: the two commute."""
+    if math.prod(out_grid) < math.prod(u.shape[1:-1]):
+        return layer(fourier_resample(u, out_grid))
+    return fourier_resample(layer(u), out_grid)
+
+
+def _redraw(layer: SpectralConvolution, std: float, rngs: nnx.Rngs):
+    """Draws both parts of the complex weights from N(0, std^2)."""
+    drawn = jax.tree.map(
+        lambda w: std * jax.random.normal(rngs.params(), w.shape, w.dtype),
+        nnx.state(layer, nnx.Param),
+    )
+    nnx.update(layer, drawn)
+
+
+class UNO(nnx.Module):
+    """U-shaped neural operator on one to three axes, exact in its changes of grid.
+
+    v_0 = Q x;  v_{t+1} = layer_t([v_t, H_s R v_{s+1}]) on grid t;  u = P v_T. Layer t
+    lives on a fraction of the points of the input's grid. R is Fourier resampling and
+    the spectral weights belong to integer frequencies, so that the model converges
+    spectrally under refinement of smooth periodic inputs.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        modes: per layer, the modes per axis as `layout` counts them.
+        fractions: per layer, its points over those of the input: a number, or one per
+            axis. The last one gives the grid of the output, if the call names none.
+        layer_channels: per layer, its output channels.
+        channels: channels after the lifting Q.
+        lifting_channels: hidden channels of Q.
+        projection_channels: hidden channels of P.
+        horizontal_skips: pairs (target, source): the output of layer `source` joins
+            the input of layer `target`. Source -1 is Q x, target T the input of P.
+            "mirrored" joins layer i to layer T - 1 - i, "none" nothing.
+        architecture: "neuralop" or "rahman2022": see `SpectralBlock`; Q ends with an
+            activation and H is the identity in the latter, H linear in the former.
+        layout: modes that are kept: "symmetric", "neuralop" or "li2021".
+        input_skip: whether the hidden channels of Q join those of P.
+        coordinates: channels appended to the input: "grid", "periodic" or "none".
+        norm: name of the normalisation of the layers.
+        norm_layers: layers that get it; empty means all.
+        activation: name of the activation; "gelu" is the exact one.
+        block_activation: that of the layers, "none" for none; empty: `activation`.
+            neuralop 2.0 activates inside the MLP only, since its layers are blocks of
+            length one and the last of a block is not activated.
+        channel_mlp_expansion: hidden channels of the pointwise map of each layer over
+            its channels, "neuralop" only; 0 leaves that map out.
+        transform: "auto", "dft" or "fft", the same map; see `SpectralConvolution`.
+        precision: of the spectral matrix products; see `SpectralConvolution`.
+        param_dtype: dtype of the parameters; the model computes in its input's dtype.
+        rngs: random streams; draws from `params`.
+
+    Raises:
+        ValueError: if an argument does not fit.
+
+    References:
+        Rahman, Ross, Azizzadenesheli (2022), U-NO, arXiv:2204.11127; neuraloperator
+        2.0, neuralop/models/uno.py.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        modes: Sequence[Sequence[int]] = ((8, 8), (8, 8), (4, 4), (8, 8), (8, 8)),
+        fractions: Sequence[float | Sequence[float]] = (1, 0.5, 0.5, 1, 1),
+        layer_channels: Sequence[int] = (32, 64, 64, 64, 32),
+        channels: int = 64,
+        lifting_channels: int = 256,
+        projection_channels: int = 256,
+        horizontal_skips: str | Sequence[tuple[int, int]] = "mirrored",
+        architecture: str = "neuralop",
+        layout: str = "symmetric",
+        input_skip: bool = False,
+        coordinates: str = "grid",
+        norm: str = "none",
+        norm_layers: Sequence[int] = (),
+        activation: str = "gelu",
+        block_activation: str = "",
+        channel_mlp_expansion: float = 0.5,
+        transform: str = "auto",
+        precision: str = "full",
+        param_dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        _check(modes, fractions, layer_channels, architecture)
+        self.num_layers, self.num_axes = len(modes), len(modes[0])
+        self.skips = _skips(horizontal_skips, self.num_layers)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.fractions, self.coordinates = tuple(fractions), coordinates
+        self.input_skip, self.lifted_activated = input_skip, architecture != "neuralop"
+        self.activation = activations.get(activation)
+        options = {"param_dtype": param_dtype, "rngs": rngs}
+        inputs = in_channels + grid_points.num_channels(coordinates, self.num_axes)
+        self.lifting = _two_layers(inputs, lifting_channels, channels, 0, options)
+        widths = {LIFTED: channels, **dict(enumerate(layer_channels))}
+        inputs = [
+            widths[t - 1]
+            + sum(widths[source] for target, source in self.skips if target == t)
+            for t in range(self.num_layers + 1)
+        ]
+        self.layers = nnx.List(
+            SpectralBlock(
+                inputs[t], widths[t], modes=modes[t], architecture=architecture,
+                layout=layout, activation=block_activation or activation,
+                norm=norm if t in norm_layers or not norm_layers else "none",
+                channel_mlp_expansion=channel_mlp_expansion, transform=transform,
+                precision=precision, **options,
+            )
+            for t in range(self.num_layers)
+        )  # fmt: skip
+        self.sources = tuple(sorted({source for _, source in self.skips}))
+        linear = self.sources if architecture == "neuralop" else ()
+        self.horizontal = nnx.List(
+            Pointwise(widths[s], widths[s], use_bias=False, **options) for s in linear
+        )
+        extra = lifting_channels if input_skip else 0
+        self.projection = _two_layers(
+            inputs[-1], projection_channels, out_channels, extra, options
+        )
+
+    def __call__(
+        self, x: jax.Array, out_grid: Sequence[int] | None = None
+    ) -> jax.Array:
+        """Maps x [batch, *grid, in_channels] to [batch, *out_grid, out_channels].
+
+        Args:
+            x: the input function on a periodic grid of any size.
+            out_grid: points per axis of the output; None takes the last fraction.
+
+        Raises:
+            ValueError: if x or out_grid has the wrong shape, or x too few points.
+        """
+        self._check_input(x, out_grid)
+        grids = [layer_grid(x.shape[1:-1], f) for f in self.fractions]
+        if out_grid is not None:
+            grids[-1] = tuple(out_grid)
+        hidden, v = self._lift(x)
+        kept = {LIFTED: self._carry(LIFTED, v)} if LIFTED in self.sources else {}
+        for t, layer in enumerate(self.layers):
+            v = layer(self._join(t, v, kept), grids[t])
+            if t in self.sources:
+                kept[t] = self._carry(t, v)
+        v = self._join(self.num_layers, v, kept)
+        v = self.activation(self.projection[0](v))
+        if self.input_skip:
+            v = jnp.concatenate([v, fourier_resample(hidden, grids[-1])], -1)
+        return self.projection[1](v)
+
+    def _lift(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the hidden and the output channels of the lifting."""
+        x = grid_points.append(x, self.coordinates)
+        hidden = self.activation(self.lifting[0](x))
+        v = self.lifting[1](hidden)
+        return hidden, self.activation(v) if self.lifted_activated else v
+
+    def _carry(self, source: int, v: jax.Array) -> jax.Array:
+        """What a horizontal skip carries of the output v of layer `source`."""
+        if len(self.horizontal) == 0:
+            return v
+        return self.horizontal[self.sources.index(source)](v)
+
+    def _join(self, target: int, v: jax.Array, kept: dict[int, jax.Array]) -> jax.Array:
+        """Appends to v the skips that end at layer `target`, on the grid of v."""
+        joined = [
+            fourier_resample(kept[source], v.shape[1:-1])
+            for end, source in self.skips
+            if end == target
+        ]
+        return jnp.concatenate([v, *joined], -1) if joined else v
+
+    def _check_input(self, x: jax.Array, out_grid: Sequence[int] | None):
+        if x.ndim != self.num_axes + 2 or x.shape[-1] != self.in_channels:
+            axes = ", ".join(f"n{i + 1}" for i in range(self.num_axes))
+            raise ValueError(
+                f"x must have shape [batch, {axes}, {self.in_channels}], got {x.shape}"
+            )
+        if out_grid is not None and len(out_grid) != self.num_axes:
+            raise ValueError(
+                f"out_grid must hold {self.num_axes} numbers of points, got {out_grid}"
+            )
+
+
+def _two_layers(inputs: int, hidden: int, outputs: int, extra: int, options: dict):
+    """Pointwise maps inputs -> hidden and hidden + extra -> outputs."""
+    first = Pointwise(inputs, hidden, **options)
+    return nnx.List([first, Pointwise(hidden + extra, outputs, **options)])
+
+
+def _skips(pairs: str | Sequence[tuple[int, int]], num_layers: int):
+    """The pairs (target, source), sorted.
+
+    Raises:
+        ValueError: for an unknown name, or a pair that does not lead forwards.
+    """
+    if isinstance(pairs, str):
+        named = {"mirrored": mirrored(num_layers), "none": ()}
+        if pairs not in named:
+            raise ValueError(
+                f"horizontal_skips is {pairs!r}; known: mirrored, none, or pairs "
+                "(target, source)"
+            )
+        pairs = named[pairs]
+    for target, source in pairs:
+        if not LIFTED <= source < target <= num_layers:
+            raise ValueError(
+                "horizontal_skips must hold pairs (target, source) with -1 <= source < "
+                f"target <= {num_layers}, got {(target, source)}"
+            )
+    return tuple(sorted((int(target), int(source)) for target, source in pairs))
+
+
+def _check(modes, fractions, layer_channels, architecture: str):
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"architecture is {architecture!r}; known: {', '.join(ARCHITECTURES)}"
+        )
+    lengths = {len(modes), len(fractions), len(layer_channels)}
+    if lengths != {len(modes)} or not modes:
+        raise ValueError(
+            "modes, fractions and layer_channels must hold one entry per layer, got "
+            f"{len(modes)}, {len(fractions)} and {len(layer_channels)}"
+        )
+    if any(np.ndim(m) != 1 or len(m) != len(modes[0]) for m in modes):
+        raise ValueError(
+            "modes must hold one tuple per layer with one number per axis, such as "
+            f"((8, 8), (4, 4)), got {modes}"
+        )
