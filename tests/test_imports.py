@@ -27,7 +27,11 @@ ARROWS = {
         "solvers.grids",
     ),
     # The one module of `operators` that opens data sets, and the command beside it.
-    "operators.training.data": ("configs.loading", "datagen.storage"),
+    "operators.training.data": (
+        "operators.training",
+        "configs.loading",
+        "datagen.storage",
+    ),
     "operators.training.evaluate": ("operators.training", "datagen.storage"),
     "benchmarks": ("benchmarks", "solvers", "datagen", "operators", "configs"),
 }

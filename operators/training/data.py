@@ -1,16 +1,44 @@
 """From `config.data` to arrays: the one module of `operators` that opens data sets."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from configs import loading
 from datagen.storage import arrays, read
+from operators.training import layouts
+from operators.training.layouts import spacing
 
 EXIT_QUARANTINE, EXIT_STOPPED = 3, 75  # of `datagen`: some rejected; stopped
+
+
+class Samples(NamedTuple):
+    """Samples of one split, as models take them.
+
+    Attributes:
+        x: [N, *grid, c_in] inputs, float32; at the nodes of a mesh [N, node, d + c_in],
+            the d coordinates of every node first.
+        y: [N, *grid, c_out] outputs, float32.
+        sample_ids: [N] int64, unique over the splits of a data set.
+        coordinates: one float64 array [n] per axis, of the points loaded.
+        num_coordinates: d, 0 on grids.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    sample_ids: np.ndarray
+    coordinates: tuple[np.ndarray, ...]
+    num_coordinates: int
+
+    @property
+    def spacing(self) -> tuple | None:
+        """Distance of neighbouring points per axis; None at the nodes of a mesh."""
+        return None if self.num_coordinates else spacing(self.coordinates)
 
 
 def dataset_folder(settings: Mapping) -> Path:
@@ -32,25 +60,36 @@ def dataset_folder(settings: Mapping) -> Path:
     return Path("data") / loading.run_name(settings["config"])
 
 
-def stored_coordinates(settings: Mapping) -> tuple[np.ndarray, ...]:
-    """Coordinates ([n1], [n2]) of the training grid, after the stride.
+def describe(settings: Mapping) -> layouts.Layout:
+    """Points and channels of the data of `config.data`.
 
-    Read from the data set where it exists, else computed from its config, so that a
-    model can be checked and timed before the data are made.
+    Read from the data set where it exists; else a process of its own builds the problem
+    of the data config and tells, so that a model can be checked and timed before the
+    data are made.
+
+    Raises:
+        ValueError: where there is nothing to describe, or it cannot be read as asked.
     """
-    stride = settings["stride"]
     path = dataset_folder(settings)
     if path.suffix == ".npz" or (path / "manifest.json").exists() or settings["path"]:
-        coordinates = open_data(settings, verify=False).coordinates.values()
-    else:
-        n = loading.load(settings["config"]).problem.n
-        coordinates = (np.linspace(0, 1, n),) * 2
-    strided = tuple(np.asarray(c)[::stride] for c in coordinates)
-    if min(len(c) for c in strided) < 2:
-        raise ValueError(
-            f"config.data.stride is {stride}, which leaves a single point of an axis"
-        )
-    return strided
+        dataset = open_data(settings, verify=False)
+        if isinstance(dataset, arrays.ArrayDataset):  # one x and one y, without names
+            settings = {**settings, "inputs": (), "outputs": ()}
+        return layouts.layout(_facts(dataset), settings)
+    loading.load(settings["config"])  # mistakes in its name are told by this process
+    command = [sys.executable, "-m", "datagen.describe", "--config", settings["config"]]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        reason = (process.stderr.strip() or "no reason given").splitlines()[-1]
+        raise ValueError(f"{settings['config']} describes no data: {reason}")
+    told = json.loads(process.stdout)
+    defaults = read.default_fields(told["fields"])
+    return layouts.layout(layouts.Facts(**told, defaults=defaults), settings)
+
+
+def stored_coordinates(settings: Mapping) -> tuple[np.ndarray, ...]:
+    """Coordinates [n] per axis of the training grid, after the stride."""
+    return describe(settings).coordinates
 
 
 def generate(settings: Mapping, stop) -> bool:
@@ -110,7 +149,9 @@ def split_sizes(settings: Mapping) -> dict[str, int]:
     return {split: settings[f"num_{split}"] for split in ("train", "valid", "test")}
 
 
-def load_split(dataset, settings: Mapping, split: str, *, stride: int | None = None):
+def load_split(
+    dataset, settings: Mapping, split: str, *, stride: int | None = None
+) -> Samples:
     """Loads the samples of one split as `config.data` asks for them.
 
     Args:
@@ -118,19 +159,86 @@ def load_split(dataset, settings: Mapping, split: str, *, stride: int | None = N
         settings: `config.data`.
         split: "train", "valid" or "test".
         stride: keeps every stride-th point per axis; None: `config.data.stride`.
+
+    Raises:
+        ValueError: where the data cannot be read as asked for.
     """
-    return dataset.load(
-        split,
-        inputs=tuple(settings["inputs"]),
-        outputs=tuple(settings["outputs"]),
-        num=settings[f"num_{split}"],
-        stride=settings["stride"] if stride is None else stride,
+    stride = settings["stride"] if stride is None else stride
+    options = {"num": settings[f"num_{split}"], "stride": stride}
+    facts = _facts(dataset)
+    if isinstance(dataset, arrays.ArrayDataset):
+        loaded = dataset.load(split, **options)
+        x, y, coordinates = loaded.x, loaded.y, loaded.coordinates
+    else:
+        asked = layouts.request(facts, settings)
+        loaded, x = _load_fields(dataset, asked, split, options)
+        y, coordinates = loaded.y, loaded.coordinates
+        if asked.time_axis:
+            num = len(asked.outputs_at)
+            x = asked.on_time_axis(x, asked.inputs, num)
+            y = asked.on_time_axis(y, asked.outputs, num)
+            times = np.asarray(facts.steps, float)[list(asked.outputs_at)]
+            coordinates = (*coordinates, times)
+    points, num_coordinates = dataset.points, 0
+    if points is not None:
+        num_coordinates = points.shape[-1]
+        if points.ndim == 3:
+            points = points[loaded.sample_ids]
+        points = np.broadcast_to(points, (*x.shape[:2], num_coordinates))
+        x = np.concatenate([points.astype(np.float32), x], axis=-1)
+    return Samples(x, y, loaded.sample_ids, coordinates, num_coordinates)
+
+
+def _load_fields(dataset: read.Dataset, asked: layouts.Request, split, options):
+    """The samples, and x, which is read apart if its steps are others than those of y.
+
+    Returns:
+        `read.Samples` with y, and x [N, *grid, channels].
+    """
+    if asked.inputs_at == asked.outputs_at:
+        loaded = dataset.load(
+            split,
+            inputs=asked.inputs,
+            outputs=asked.outputs,
+            steps=asked.outputs_at,
+            **options,
+        )
+        return loaded, loaded.x
+    given = dataset.load(
+        split, inputs=asked.inputs, outputs=(), steps=asked.inputs_at, **options
     )
+    loaded = dataset.load(
+        split, inputs=(), outputs=asked.outputs, steps=asked.outputs_at, **options
+    )
+    return loaded, given.x
 
 
-def spacing(coordinates) -> tuple[float, float]:
-    """Distance of neighbouring points per axis, from coordinates ([n1], [n2])."""
-    return tuple(float(c[1] - c[0]) for c in coordinates)
+def _facts(dataset) -> layouts.Facts:
+    """What an open data set says of itself."""
+    points = dataset.points
+    num_dims = len(dataset.coordinates) if points is None else points.shape[-1]
+    if isinstance(dataset, read.Dataset):
+        fields = dataset.manifest["fields"]
+        defaults = read.default_fields(fields)
+        steps, step_name = dataset.steps, dataset.step_name
+    else:  # one's own arrays: every channel is a field
+        defaults = tuple(
+            tuple(f"{key}{i}" for i in range(values.shape[-1]))
+            for key, values in (("x", dataset.x), ("y", dataset.y))
+        )
+        fields = [
+            {"name": name, "time_varying": False} for part in defaults for name in part
+        ]
+        steps, step_name = np.zeros(1), "time"
+    return layouts.Facts(
+        dataset.name,
+        dataset.coordinates,
+        num_dims,
+        fields,
+        defaults,
+        steps,
+        step_name,
+    )
 
 
 def _poll(process: subprocess.Popen) -> int | None:
