@@ -26,13 +26,18 @@ ARROWS = {
         "solvers.fourier",
         "solvers.grids",
     ),
-    # The one module of `operators` that opens data sets, and the command beside it.
+    # The one module of `operators` that opens data sets, and the commands beside it.
     "operators.training.data": (
         "operators.training",
         "configs.loading",
         "datagen.storage",
     ),
     "operators.training.evaluate": ("operators.training", "datagen.storage"),
+    "operators.training.resolution": (
+        "operators.training",
+        "operators.layers.resampling",
+        "datagen.storage",
+    ),
     "benchmarks": ("benchmarks", "solvers", "datagen", "operators", "configs"),
 }
 OPTIONAL = {"petsc4py": "solvers/petsc.py", "mpi4py": "solvers/petsc.py"}
