@@ -211,6 +211,7 @@ def lsm(folder: pathlib.Path) -> None:
             arguments,
             shape,
             call=lambda x, module: module(x),
+            gain=1.7,
         )
     irregular(folder, base)
 

@@ -1,0 +1,86 @@
+"""Weights of the released LSM modules, into `operators.models.lsm.LSM`."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from operators.importers.assignment import Assignment, convolution, pointwise
+from operators.models.unet import UNet
+
+
+def load(model: UNet, state: Mapping[str, np.ndarray]) -> UNet:
+    """Sets parameters and batch statistics of `model` to those of an official module.
+
+    Reads `Model` of LSM_2D.py and LSM_3D.py of github.com/thuml/Latent-Spectral-Models
+    (commit d5a0b40); the presets have their settings. The counters of batches that
+    PyTorch keeps beside the statistics are left out.
+
+    Args:
+        model: built with the settings of the official module; changed in place.
+        state: `module.state_dict()` as arrays, see `assignment.read_state`.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: if an array is missing, left over or has the wrong shape; the model
+            is unchanged then.
+    """
+    plan = Assignment(state)
+    put_pointwise(plan, model.lifting, "fc0")
+    put_backbone(plan, model.backbone)
+    put_blocks(plan, getattr(model, "blocks", ()))
+    put_pointwise(plan, model.projection.inner, "fc1")
+    put_pointwise(plan, model.projection.outer, "fc2")
+    plan.write(model)
+    return model
+
+
+def put_backbone(plan: Assignment, backbone) -> None:
+    """Plans the arrays of the U-Net between lifting and projection."""
+    names = ["inc", *(f"down{k}.maxpool_conv.1" for k in range(1, len(backbone.down)))]
+    # The official decoder counts from the coarsest scale.
+    names += [f"up{k}.conv" for k in range(len(backbone.up), 0, -1)]
+    for name, double in zip(names, [*backbone.down, *backbone.up], strict=True):
+        _put_double(plan, double, f"{name}.double_conv")
+    put_pointwise(plan, backbone.projection, "outc.conv")
+
+
+def put_blocks(plan: Assignment, blocks) -> None:
+    """Plans the arrays of the spectral blocks, finest scale first."""
+    for k, block in enumerate(blocks, start=1):
+        name = f"process{k}"
+        num = block.sine.shape[1]
+        plan.put(block.sine, f"{name}.weights", lambda w, num=num: w[:, :num])
+        plan.put(block.cosine, f"{name}.weights", lambda w, num=num: w[:, num:])
+        plan.put(block.queries, f"{name}.latent")
+        # Keys and values alternate there; ours come one after the other.
+        key_value, encoder = block.key_value, f"{name}.encoder_attn"
+        plan.put(
+            key_value.kernel,
+            f"{encoder}.weight",
+            lambda w: pointwise(np.concatenate([w[0::2], w[1::2]])),
+        )
+        plan.put(
+            key_value.bias,
+            f"{encoder}.bias",
+            lambda w: np.concatenate([w[0::2], w[1::2]]),
+        )
+        put_pointwise(plan, block.query, f"{name}.decoder_attn")
+
+
+def put_pointwise(plan: Assignment, layer, name: str) -> None:
+    """Plans kernel and bias of a linear layer or a 1 x 1 convolution."""
+    plan.put(layer.kernel, f"{name}.weight", pointwise)
+    plan.put(layer.bias, f"{name}.bias")
+
+
+def _put_double(plan, double, name):
+    for k in range(2):
+        plan.put(double.convolutions[k].kernel, f"{name}.{3 * k}.weight", convolution)
+        norm, place = double.norms[k], f"{name}.{3 * k + 1}"
+        plan.put(norm.scale, f"{place}.weight")
+        plan.put(norm.bias, f"{place}.bias")
+        plan.put(norm.mean, f"{place}.running_mean")
+        plan.put(norm.var, f"{place}.running_var")
+        plan.drop(f"{place}.num_batches_tracked")

@@ -1,0 +1,150 @@
+"""Official weights in our models give the outputs of the official modules."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from operators import models
+from operators.importers import assignment, lsm, mgno
+from tests.operators.references import filling
+
+# Relative to what varies over the grid, not to a constant that all weights agree on.
+TOLERANCE = 2e-6
+# Four numbers of `filling`, as the environment that makes the references has them.
+FILLED = ("0x1.db9558p-2", "0x1.1b6e8p-4", "0x1.0b28c8p-2", "0x1.5d4dfcp-1")
+
+DARCY = {"name": "mgno", "in_channels": 2, "out_channels": 1, "channels": 3}
+NAVIER_STOKES = {
+    "name": "mgno", "in_channels": 1, "out_channels": 1, "channels": 2,
+    "grid": (64, 64), "cycle": ((1, 0), (2, 1), (2, 0)), "boundary": "periodic",
+    "use_bias": True, "norm": "prolongation", "skip": "none", "residual": True,
+}  # fmt: skip
+HELMHOLTZ = {
+    "name": "mgno", "in_channels": 1, "out_channels": 1, "channels": 2,
+    "grid": (101, 101), "cycle": (*((1, 0),) * 4, (2, 0)), "boundary": "reflect",
+    "use_bias": True, "norm": "cycle", "widening": (1, 2, 3, 4, 5), "skip": "none",
+    "head": "cycle", "num_layers": 2,
+}  # fmt: skip
+LATENT = {
+    "name": "lsm", "channels": 8, "num_basis": 3, "num_tokens": 2, "out_channels": 2,
+}  # fmt: skip
+CYCLE = ((1, 0), (1, 1), (2, 0))
+# Reference, importer, settings of our model.
+CASES = {
+    "mgno_darcy": (mgno, DARCY | {"grid": (16, 12), "num_layers": 2, "cycle": CYCLE}),
+    "mgno_navier_stokes_head": (
+        mgno, NAVIER_STOKES | {"num_layers": 1, "head": "mlp", "head_channels": 5},
+    ),
+}  # fmt: skip
+SLOW_CASES = {
+    "mgno_darcy_smooth": (mgno, DARCY | {"grid": (51, 51), "num_layers": 1}),
+    "mgno_navier_stokes": (mgno, NAVIER_STOKES | {"num_layers": 2}),
+    "mgno_helmholtz": (mgno, HELMHOLTZ),
+    "mgno_helmholtz dead": (mgno, HELMHOLTZ | {"unused_first_A": True}),
+    "lsm_2d": (lsm, LATENT | {"in_channels": 2, "patch_size": (2, 2)}),
+    "lsm_3d": (
+        lsm, LATENT | {"in_channels": 1, "num_axes": 3, "patch_size": (1, 1, 2)},
+    ),
+}  # fmt: skip
+
+
+def build(hparams):
+    # Shapes alone: a model whose every number must come from the state dict.
+    model = nnx.eval_shape(lambda: models.create(rngs=nnx.Rngs(0), **hparams))
+    model.eval()
+    return model
+
+
+def error(model, x, y):
+    """Relative L2 error after the mean over samples and grid is taken from y."""
+    out = np.asarray(nnx.jit(lambda model, x: model(x))(model, jnp.asarray(x)))
+    assert out.dtype == np.float32
+    axes = tuple(range(y.ndim - 1))
+    varying = y - y.mean(axes, keepdims=True, dtype=np.float64)
+    return np.linalg.norm(out - y.astype(np.float64)) / np.linalg.norm(varying)
+
+
+@pytest.mark.parametrize(
+    ("reference", "importer", "hparams"),
+    [(name, *case) for name, case in CASES.items()]
+    + [
+        pytest.param(name, *case, marks=pytest.mark.slow)
+        for name, case in SLOW_CASES.items()
+    ],
+)
+def test_official_weights_give_the_official_output(reference, importer, hparams):
+    _, state, x, y = filling.read(reference.split()[0])
+    model = build(hparams)
+    assert importer.load(model, state) is model
+    assert error(model, x, y) < TOLERANCE
+
+
+def small():
+    return build(CASES["mgno_darcy"][1]), filling.read("mgno_darcy")[1]
+
+
+def test_every_official_array_is_needed_and_nothing_may_be_left_over():
+    model, state = small()
+    for name in state:
+        less = {k: v for k, v in state.items() if k != name}
+        with pytest.raises(ValueError, match=f"has no '{name}'"):
+            mgno.load(model, less)
+    with pytest.raises(ValueError, match=r"no place for 1 arrays.*: extra\.weight"):
+        mgno.load(model, state | {"extra.weight": np.zeros(3)})
+    assert isinstance(model.skips[0].bias.get_value(), jax.ShapeDtypeStruct)
+
+
+def test_arrays_of_another_shape_are_refused_by_name():
+    model, state = small()
+    name = "conv_list.1.layer1.0.Pi.weight"
+    for shape in ((3, 3, 5, 5), (3,)):
+        with pytest.raises(ValueError, match=rf"'{name}' has shape \({shape[0]},"):
+            mgno.load(model, state | {name: np.zeros(shape)})
+
+
+def test_parameters_that_no_array_sets_are_named():
+    model, state = small()
+    plan = assignment.Assignment(state)
+    plan.drop(*state)
+    plan.put(model.head[0].kernel, "linear.weight", assignment.pointwise)
+    with pytest.raises(ValueError, match=r"nothing about \d+ parameters.*cycles"):
+        plan.write(model)
+
+
+def test_misspelt_names_get_a_suggestion():
+    model, state = small()
+    state["linear.weights"] = state.pop("linear.weight")
+    with pytest.raises(ValueError, match=r"\(it has 'linear.weights'\)"):
+        mgno.load(model, state)
+
+
+def test_states_are_read_from_arrays_in_a_file(tmp_path):
+    _, state = small()
+    np.savez(tmp_path / "state.npz", **state)
+    read = assignment.read_state(tmp_path / "state.npz")
+    assert set(read) == set(state)
+    for name, value in state.items():
+        np.testing.assert_array_equal(read[name], value)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is not None, reason="torch is installed"
+)
+def test_files_of_torch_say_how_to_be_read_without_torch(tmp_path):
+    with pytest.raises(ImportError, match=r"save the state dict as \.npz"):
+        assignment.read_state(tmp_path / "state.pt")
+
+
+def test_filling_is_the_same_on_every_machine():
+    values = filling.fill("name", (2, 2), -1.0, 1.0, "float32")
+    expected = [float.fromhex(value) for value in FILLED]
+    np.testing.assert_array_equal(values.ravel(), expected)
+    halves = filling.fill("name", (2,), -1.0, 1.0, "complex64")
+    np.testing.assert_array_equal(halves.view(np.float32), expected)
+    counters = filling.fill("name", (), 7, 7, "int64")
+    assert counters.shape == ()
+    assert counters == 7
