@@ -214,19 +214,28 @@ def _measure_grid(operator: runs.Operator, samples, truth, report: Mapping) -> d
 
 
 def resample(fields: np.ndarray, grid: tuple[int, ...], kind: str) -> np.ndarray:
-    """Fields [num, *grid, channels] on another grid of the same domain.
+    """Fields [num, *grid, channels] on another grid of the same domain, in NumPy.
 
     Args:
         fields: on a grid with both ends, or for "fourier" on one without the right end.
         grid: points per axis of the result.
-        kind: "linear", "fourier", "cubic", or "nearest" (ties go to even indices).
+        kind: "linear", "fourier" or "nearest" (ties go to even indices).
     """
-    if kind != "nearest":
-        return np.asarray(resampling.resample(fields, grid, kind))
-    for axis, m in enumerate(grid, start=1):
-        positions = np.arange(m) * (fields.shape[axis] - 1) / max(m - 1, 1)
-        fields = np.take(fields, np.rint(positions).astype(int), axis=axis)
-    return fields
+    values = fields
+    for axis, (n, m) in enumerate(zip(fields.shape[1:-1], grid, strict=True), start=1):
+        if n == m:
+            continue
+        if kind == "nearest":
+            nearest = np.rint(np.arange(m) * (n - 1) / max(m - 1, 1)).astype(int)
+            values = np.take(values, nearest, axis=axis)
+        else:
+            matrix = (
+                resampling.fourier_matrix(n, m)
+                if kind == "fourier"
+                else resampling.lagrange_matrix(n, m, 2)
+            )
+            values = np.moveaxis(np.tensordot(values, matrix, (axis, 1)), -1, axis)
+    return values.astype(fields.dtype)
 
 
 def _errors(prediction, target, spacing, size: int) -> dict:
