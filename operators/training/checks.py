@@ -1,5 +1,7 @@
 """Settings and data that cannot fit together, told before any work is done."""
 
+import itertools
+
 
 def positive_counts(config) -> None:
     """Raises a ValueError for a count that must be at least one and is not."""
@@ -18,6 +20,42 @@ def positive_counts(config) -> None:
             raise ValueError(f"config.{key} is {count}; expected at least 1")
 
 
+def model_fits(model, settings, layout) -> None:
+    """Raises a ValueError where a model cannot take the data, with what to set.
+
+    Args:
+        model: the module, which knows `in_channels`, `out_channels` and `num_axes`.
+        settings: `config.model`.
+        layout: `layouts.Layout` of the data.
+    """
+    name, num_axes = settings["name"], len(layout.grid)
+    takes_points = getattr(model, "takes_points", False)
+    if layout.on_nodes != takes_points:
+        kinds = ("a grid", "the nodes of a mesh")
+        raise ValueError(
+            f"model {name} is for values on {kinds[takes_points]}, but the data lie on "
+            f"{kinds[layout.on_nodes]} ({layout.spell_grid()}): choose another model"
+        )
+    changes = {
+        key: wanted
+        for key, wanted in (
+            ("in_channels", layout.in_channels),
+            ("out_channels", layout.out_channels),
+        )
+        if settings[key] != wanted
+    }
+    if not takes_points and model.num_axes != num_axes:
+        changes |= _for_axes(settings, layout.grid)
+    if changes:
+        values = (f"--config.model.{k}={_quoted(v)}" for k, v in changes.items())
+        raise ValueError(
+            f"model {name} takes {settings['in_channels']} channels to "
+            f"{settings['out_channels']} on {model.num_axes} axes, but the data have "
+            f"{layout.in_channels} ({_names(layout)}) to {layout.out_channels} on "
+            f"{layout.spell_grid()}: set {' '.join(values)}"
+        )
+
+
 def channels(model, samples) -> None:
     """Raises a ValueError where data and model have different channel counts."""
     for key, fields in (("in_channels", samples.x), ("out_channels", samples.y)):
@@ -26,3 +64,30 @@ def channels(model, samples) -> None:
                 f"the data have {fields.shape[-1]} {key.replace('_', ' ')}, the model "
                 f"{model[key]}: set --config.model.{key}={fields.shape[-1]}"
             )
+
+
+def _for_axes(settings, grid: tuple[int, ...]) -> dict:
+    """Settings that hold one entry per axis, brought to the axes of a grid."""
+
+    def stretch(entries):
+        if entries and isinstance(entries[0], tuple | list):
+            return tuple(map(stretch, entries))
+        return tuple(itertools.islice(itertools.cycle(entries), len(grid)))
+
+    changes = {}
+    if "num_axes" in settings:
+        changes["num_axes"] = len(grid)
+    if "grid" in settings:
+        changes["grid"] = grid
+    if "modes" in settings:
+        changes["modes"] = stretch(settings["modes"])
+    return changes
+
+
+def _names(layout) -> str:
+    places = [f"coordinate {i + 1}" for i in range(layout.num_coordinates)]
+    return ", ".join((*places, *layout.inputs))
+
+
+def _quoted(value) -> str:
+    return f"'{value}'" if isinstance(value, tuple) else str(value)

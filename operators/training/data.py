@@ -72,10 +72,7 @@ def describe(settings: Mapping) -> layouts.Layout:
     """
     path = dataset_folder(settings)
     if path.suffix == ".npz" or (path / "manifest.json").exists() or settings["path"]:
-        dataset = open_data(settings, verify=False)
-        if isinstance(dataset, arrays.ArrayDataset):  # one x and one y, without names
-            settings = {**settings, "inputs": (), "outputs": ()}
-        return layouts.layout(_facts(dataset), settings)
+        return layout(open_data(settings, verify=False), settings)
     loading.load(settings["config"])  # mistakes in its name are told by this process
     command = [sys.executable, "-m", "datagen.describe", "--config", settings["config"]]
     process = subprocess.run(command, capture_output=True, text=True)
@@ -85,6 +82,17 @@ def describe(settings: Mapping) -> layouts.Layout:
     told = json.loads(process.stdout)
     defaults = read.default_fields(told["fields"])
     return layouts.layout(layouts.Facts(**told, defaults=defaults), settings)
+
+
+def layout(dataset, settings: Mapping) -> layouts.Layout:
+    """Points and channels of an open data set as `config.data` reads it.
+
+    Raises:
+        ValueError: where it cannot be read as asked for.
+    """
+    if isinstance(dataset, arrays.ArrayDataset):  # one x and one y, without names
+        settings = {**settings, "inputs": (), "outputs": ()}
+    return layouts.layout(_facts(dataset), settings)
 
 
 def stored_coordinates(settings: Mapping) -> tuple[np.ndarray, ...]:

@@ -50,8 +50,7 @@ def evaluate(
     _check_manifest(operator, dataset)
     samples = data.load_split(dataset, settings, split)
     prediction = operator(samples.x)
-    spacing = data.spacing(samples.coordinates)
-    errors = metrics.evaluate_fields(prediction, samples.y, spacing)
+    errors = metrics.evaluate_fields(prediction, samples.y, samples.spacing)
     report = {
         "model": operator.config["model"]["name"],
         "num_parameters": operator.num_parameters,
@@ -59,7 +58,7 @@ def evaluate(
         "step": operator.step,
         "split": split,
         "num_samples": len(samples.y),
-        "grid": list(samples.y.shape[1:3]),
+        "grid": list(samples.y.shape[1:-1]),
         **errors,
         "sample_ids": [int(i) for i in samples.sample_ids],
         "data_manifest_sha256": dataset.manifest_sha256,
@@ -69,12 +68,18 @@ def evaluate(
     workdir.write_json(folder / f"evaluation{suffix}.json", report)
     if other:
         return report
-    draw(folder, operator, samples, prediction, errors, baseline)
+    first = data.layout(dataset, settings).inputs[:1]
+    draw(folder, operator, samples, prediction, errors, baseline, *first)
     return report
 
 
-def draw(folder, operator, samples, prediction, errors, baseline) -> None:
-    """Writes `samples.png` and `curves.png`, with the baseline's lines if given."""
+def draw(
+    folder, operator, samples, prediction, errors, baseline, first="coordinates"
+) -> None:
+    """Writes `samples.png` and `curves.png`, with the baseline's lines if given.
+
+    `first` is the name of the first input.
+    """
     label = type(operator.model).__name__
     per_sample = np.array(errors["relative_l2"]["per_sample"])
     chosen = _spread(per_sample, NUM_DRAWN)
@@ -89,18 +94,19 @@ def draw(folder, operator, samples, prediction, errors, baseline) -> None:
         name = f"{name} (baseline)" if name == label else name
         predictions[name] = other(samples.x[chosen])
         beside = metrics.evaluate_fields(
-            predictions[name], samples.y[chosen], data.spacing(samples.coordinates)
+            predictions[name], samples.y[chosen], samples.spacing
         )
         drawn_errors[name] = beside["relative_l2"]["per_sample"]
         histories[name] = workdir.read_metrics(Path(baseline))
-    (x0, x1), (y0, y1) = ((c[0], c[-1]) for c in samples.coordinates)
     picture = figures.plot_samples(
         samples.x[chosen],
         samples.y[chosen],
         predictions,
         drawn_errors,
         samples.sample_ids[chosen],
-        extent=(x0, x1, y0, y1),
+        extent=[end for c in samples.coordinates for end in (c[0], c[-1])],
+        num_coordinates=samples.num_coordinates,
+        title="coefficient $a$" if first == "coefficient" else first.replace("_", " "),
     )
     picture.savefig(folder / "samples.png", dpi=130)
     figures.plot_curves(histories).savefig(folder / "curves.png", dpi=130)
@@ -112,12 +118,12 @@ def describe(report: Mapping) -> str:
         f"  {name:22s} {100 * e['mean']:8.3f} %   median {100 * median:.3f} %, "
         f"worst {100 * max(e['per_sample']):.3f} %"
         for name in ("relative_l2", "relative_h1", "relative_h1_spectral")
-        if (e := report[name]) and (median := e["quantiles"]["0.5"]) is not None
+        if (e := report.get(name)) and (median := e["quantiles"]["0.5"]) is not None
     ]
-    n1, n2 = report["grid"]
+    grid = " x ".join(map(str, report["grid"]))
     head = (
         f"{report['model']}: {report['num_parameters']:,} parameters, "
-        f"{report['num_samples']} {report['split']} samples on {n1} x {n2}, "
+        f"{report['num_samples']} {report['split']} samples on {grid}, "
         f"{report['checkpoint']} checkpoint (step {report['step']})"
     )
     return "\n".join([head, *rows])

@@ -1,6 +1,7 @@
 """Gaussian normalisers: fitted on training samples, stored with the run."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,8 +18,8 @@ class Normalizer:
     """Affine map to zero mean and unit variance, z = (x - mean) / scale, and back.
 
     Attributes:
-        mean: broadcasts against [batch, n1, n2, channels]: [1, 1, 1, channels] or,
-            pointwise, [1, n1, n2, channels].
+        mean: broadcasts against [batch, *grid, channels]: [1, 1, ..., 1, channels] or,
+            pointwise, [1, *grid, channels].
         scale: same shape, standard deviation plus 1e-5, in the units of the field.
     """
 
@@ -26,46 +27,54 @@ class Normalizer:
     scale: np.ndarray
 
     def encode(self, x):
-        """Maps x [batch, n1, n2, channels] to normalised values."""
+        """Maps x [batch, *grid, channels] to normalised values."""
         return (x - self._fit(self.mean, x)) / self._fit(self.scale, x)
 
     def decode(self, z):
-        """Maps normalised values [batch, n1, n2, channels] back to physical units."""
+        """Maps normalised values [batch, *grid, channels] back to physical units."""
         return z * self._fit(self.scale, z) + self._fit(self.mean, z)
 
-    def resample(self, shape: tuple[int, int]) -> "Normalizer":
+    def resample(self, shape: Sequence[int]) -> "Normalizer":
         """The normaliser on another grid of the same domain, both ends included.
 
         Pointwise statistics are functions of position: they are interpolated linearly
-        between the nodes.
+        between the nodes. At the nodes of a mesh they hold for that mesh alone; nobody
+        should resample them there.
 
         Args:
-            shape: (n1, n2) of the other grid.
+            shape: points per axis of the other grid.
         """
-        if self.mean.shape[1:3] in ((1, 1), tuple(shape)):
+        if self._everywhere or self.mean.shape[1:-1] == tuple(shape):
             return self
         mean, scale = (_interpolate(np.asarray(v), shape) for v in vars(self).values())
         return Normalizer(mean, scale)
 
-    @staticmethod
-    def _fit(statistics, x):
-        n = statistics.shape[1:3]
-        if n not in ((1, 1), x.shape[1:3]):
+    @property
+    def _everywhere(self) -> bool:
+        """Whether the statistics are the same at all points."""
+        return set(self.mean.shape[1:-1]) == {1}
+
+    def _fit(self, statistics, x):
+        fitted, found = statistics.shape[1:-1], x.shape[1:-1]
+        if len(fitted) != len(found) or not (self._everywhere or fitted == found):
+            fitted, found = (" x ".join(map(str, n)) for n in (fitted, found))
             raise ValueError(
-                f"the pointwise normaliser was fitted on a {n[0]} x {n[1]} grid, but "
-                f"the field is {x.shape[1]} x {x.shape[2]}: call resample(shape), or "
-                'train with "scalar" normalisers'
+                f"the pointwise normaliser was fitted on a {fitted} grid, but the "
+                f"field is {found}: call resample(shape), or train with "
+                '"scalar" normalisers'
             )
         return statistics
 
 
-def fit(kind: str, samples: np.ndarray) -> Normalizer:
+def fit(kind: str, samples: np.ndarray, *, num_coordinates: int = 0) -> Normalizer:
     """Fits mean and standard deviation (ddof 1) in float64.
 
     Args:
         kind: "none" (identity), "scalar" (one mean per channel) or "pointwise" (one
             per grid point and channel).
-        samples: [num, n1, n2, channels] training samples.
+        samples: [num, *grid, channels] training samples.
+        num_coordinates: so many channels come first that are coordinates of points;
+            they stay as they are, whatever the kind.
 
     Raises:
         ValueError: for an unknown kind, or for fewer than two samples.
@@ -74,14 +83,16 @@ def fit(kind: str, samples: np.ndarray) -> Normalizer:
         raise ValueError(f"normaliser kind is {kind!r}; known: {KINDS}")
     channels = samples.shape[-1]
     if kind == "none":
-        unit = np.ones((1, 1, 1, channels), np.float32)
+        unit = np.ones((1,) * (samples.ndim - 1) + (channels,), np.float32)
         return Normalizer(0 * unit, unit)
     if len(samples) < 2:
         raise ValueError(f"a {kind} normaliser needs 2 samples, got {len(samples)}")
-    axes = (0,) if kind == "pointwise" else (0, 1, 2)
+    axes = (0,) if kind == "pointwise" else tuple(range(samples.ndim - 1))
     mean = samples.mean(axis=axes, keepdims=True, dtype=np.float64)
     std = samples.std(axis=axes, keepdims=True, dtype=np.float64, ddof=1)
-    return Normalizer(mean.astype(np.float32), (std + EPSILON).astype(np.float32))
+    scale = std + EPSILON
+    mean[..., :num_coordinates], scale[..., :num_coordinates] = 0, 1
+    return Normalizer(mean.astype(np.float32), scale.astype(np.float32))
 
 
 def save(path: Path, normalizers: dict[str, Normalizer]) -> None:
@@ -106,9 +117,9 @@ def load(path: Path) -> dict[str, Normalizer]:
         }
 
 
-def _interpolate(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Linear interpolation of [1, m1, m2, c] node values to [1, n1, n2, c]."""
-    axes = [np.linspace(0, 1, m) for m in values.shape[1:3]]
+def _interpolate(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Linear interpolation of node values [1, *grid, c] to [1, *shape, c]."""
+    axes = [np.linspace(0, 1, m) for m in values.shape[1:-1]]
     points = np.meshgrid(*(np.linspace(0, 1, n) for n in shape), indexing="ij")
     interpolant = RegularGridInterpolator(axes, values[0].astype(np.float64))
     return interpolant(np.stack(points, axis=-1))[None].astype(np.float32)
