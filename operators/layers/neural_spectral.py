@@ -40,10 +40,10 @@ def join_patches(
     return u.reshape(len(patches), *grid, -1)
 
 
-def _softmax(logits: jax.Array, dtype) -> jax.Array:
-    """Softmax over the last axis, at least in float32, returned in `dtype`."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return jax.nn.softmax(logits, axis=-1).astype(dtype)
+def _softmax(logits: jax.Array, axis: int) -> jax.Array:
+    """Softmax in float32 or better, returned in the dtype of the logits."""
+    exact = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jax.nn.softmax(exact, axis=axis).astype(logits.dtype)
 
 
 class NeuralSpectralBlock(nnx.Module):
@@ -55,8 +55,12 @@ class NeuralSpectralBlock(nnx.Module):
         Z <- Z + sum_k a_k sin(pi f_k Z) + b_k cos(pi f_k Z)       per channel
         u <- u + softmax_t(q Z^T) Z        q affine in the patch
 
-    No patch sees another, all share the parameters, and logits are not scaled. f_0 = 0:
-    the first sine weights never act.
+    No patch sees another, all share the parameters, and logits are not scaled. Two
+    parameters never act: the first sine weights, since f_0 = 0, and the bias of the
+    keys, which shifts the logits of all points alike.
+
+    Few tokens meet many points and channels, so that products with the tokens go first:
+    Q (W x) is computed as (Q W) x, and so on.
 
     Args:
         channels: channels of the field, a multiple of num_heads.
@@ -95,8 +99,7 @@ class NeuralSpectralBlock(nnx.Module):
                 f"num_tokens {num_tokens}, num_basis {num_basis}"
             )
         self.num_heads = num_heads
-        step = 1 / num_basis if basis == "official" else 1
-        self.frequencies = tuple(k * step for k in range(num_basis))
+        self.step = 1 / num_basis if basis == "official" else 1.0  # f_k = k * step
         options = {"param_dtype": param_dtype, "rngs": rngs}
 
         def draw(*shape):
@@ -127,35 +130,49 @@ class NeuralSpectralBlock(nnx.Module):
 
     def encode(self, patches: jax.Array) -> jax.Array:
         """Summarises [batch, patches, points, c] as [batch, patches, tokens, c]."""
+        batch, count, points, c = patches.shape
         queries = self.queries[...].astype(patches.dtype)
-        shape = (*patches.shape[:3], 2, self.num_heads, queries.shape[-1])
-        keys, values = jnp.moveaxis(self.key_value(patches).reshape(shape), 3, 0)
-        logits = jnp.einsum("bplhd,htd->bphtl", keys, queries)
-        weights = _softmax(logits, patches.dtype)
-        latents = jnp.einsum("bphtl,bplhd->bpthd", weights, values)
-        latents = latents + queries.transpose(1, 0, 2)[None, None]
-        return latents.reshape(*latents.shape[:3], -1)
+        heads, tokens, d = queries.shape
+        kernel = self.key_value.kernel[...].astype(patches.dtype)
+        keys, values = (k.reshape(c, heads, d) for k in jnp.split(kernel, 2, axis=1))
+        folded = jnp.einsum("chd,htd->cht", keys, queries).reshape(c, -1)
+        logits = (patches.reshape(-1, c) @ folded).reshape(batch, count, points, -1)
+        means = jnp.einsum("bple,bplc->bpec", _softmax(logits, 2), patches)
+        means = means.reshape(batch, count, heads, tokens, c)
+        latents = jnp.einsum("bphtc,chd->bpthd", means, values)
+        bias = self.key_value.bias[...].astype(patches.dtype)[c:]
+        latents = (
+            latents + (bias.reshape(heads, 1, d) + queries).swapaxes(0, 1)[None, None]
+        )
+        return latents.reshape(batch, count, tokens, c)
 
     def series(self, latents: jax.Array) -> jax.Array:
-        """The trigonometric series of [batch, patches, tokens, channels]."""
+        """The trigonometric series of [batch, patches, tokens, channels].
+
+        Horner's rule for Re sum_k (b_k - i a_k) e^(i k theta), one sine and one cosine
+        per latent; theta is the angle of the first harmonic.
+        """
         z = latents.astype(jnp.promote_types(latents.dtype, jnp.float32))
-        frequencies = jnp.asarray(np.pi * np.array(self.frequencies), z.dtype)
-        angles = z[..., None] * frequencies.reshape(1, 1, 1, 1, -1)
-        out = sum(
-            jnp.einsum("bptcm,cm->bptc", values, weights[...].astype(z.dtype))
-            for values, weights in (
-                (jnp.sin(angles), self.sine),
-                (jnp.cos(angles), self.cosine),
-            )
+        sine, cosine = (
+            weights[...].astype(z.dtype).T.reshape(-1, 1, 1, 1, z.shape[-1])
+            for weights in (self.sine, self.cosine)
         )
-        return out.astype(latents.dtype)
+        theta = np.pi * self.step * z
+        cos, sin = jnp.cos(theta), jnp.sin(theta)
+        real, imag = (jnp.broadcast_to(w, z.shape) for w in (cosine[-1], -sine[-1]))
+        for a, b in zip(sine[-2::-1], cosine[-2::-1], strict=True):
+            real, imag = real * cos - imag * sin + b, real * sin + imag * cos - a
+        return real.astype(latents.dtype)
 
     def decode(self, patches: jax.Array, latents: jax.Array) -> jax.Array:
         """What the points [batch, patches, points, c] read from their latents."""
-        heads = (self.num_heads, -1)
-        query = self.query(patches).reshape(*patches.shape[:3], *heads)
-        latents = latents.reshape(*latents.shape[:3], *heads)
-        logits = jnp.einsum("bplhd,bpthd->bplht", query, latents)
-        weights = _softmax(logits, patches.dtype)
-        out = jnp.einsum("bplht,bpthd->bplhd", weights, latents)
+        batch, count, points, c = patches.shape
+        z = latents.reshape(batch, count, -1, self.num_heads, c // self.num_heads)
+        kernel = self.query.kernel[...].astype(z.dtype).reshape(c, *z.shape[3:])
+        bias = self.query.bias[...].astype(z.dtype).reshape(z.shape[3:])
+        folded = jnp.einsum("chd,bpthd->bpcht", kernel, z).reshape(batch, count, c, -1)
+        shift = jnp.einsum("hd,bpthd->bpht", bias, z).reshape(batch, count, 1, -1)
+        logits = jnp.einsum("bplc,bpce->bple", patches, folded) + shift
+        logits = logits.reshape(batch, count, points, self.num_heads, -1)
+        out = jnp.einsum("bplht,bpthd->bplhd", _softmax(logits, 4), z)
         return out.reshape(patches.shape)
