@@ -26,7 +26,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
             "channels": {"full": 32, "small": 32, "quick": 8}[variant],
             "modes": {"full": (12, 12), "small": (12, 12), "quick": (4, 4)}[variant],
             "num_layers": 4,
+            "architecture": "li2021",
             "layout": "li2021",
+            "endpoint": True,
         }
     )
     config.schedule.peak = 1e-3

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from operators.layers import activations
-from operators.layers.convolution import convolve, uniform_fan_in
+from operators.layers import precision as precisions
+from operators.layers.convolution import uniform_fan_in
 
 
 class Pointwise(nnx.Module):
@@ -19,6 +20,7 @@ class Pointwise(nnx.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         use_bias: whether to add one number per output channel.
+        precision: of the product, see `operators.layers.precision.einsum`.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`.
     """
@@ -29,6 +31,7 @@ class Pointwise(nnx.Module):
         out_channels: int,
         *,
         use_bias: bool = True,
+        precision: str = "full",
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -37,15 +40,16 @@ class Pointwise(nnx.Module):
                 uniform_fan_in(rngs.params(), shape, in_channels, param_dtype)
             )
 
+        self.precision = precisions.check(precision)
         self.kernel = draw(in_channels, out_channels)
         self.bias = nnx.data(draw(out_channels) if use_bias else None)
 
     def __call__(self, u: jax.Array) -> jax.Array:
         """Maps u [batch, *grid, in_channels] to [batch, *grid, out_channels]."""
-        batch, *leading, n, channels = u.shape
         kernel = self.kernel[...].astype(u.dtype)
-        rows = u.reshape(batch, math.prod(leading), n, channels)
-        out = convolve(rows, kernel[None, None]).reshape(*u.shape[:-1], -1)
+        rows = u.reshape(math.prod(u.shape[:-1]), u.shape[-1])
+        out = precisions.einsum("pc,cd->pd", rows, kernel, self.precision)
+        out = out.reshape(*u.shape[:-1], kernel.shape[1])
         if self.bias is not None:
             bias = self.bias[...].astype(u.dtype)
             out = out + bias.reshape((1,) * (u.ndim - 1) + (-1,))
@@ -61,6 +65,7 @@ class ChannelMLP(nnx.Module):
         out_channels: channels of the output.
         activation: name of the activation; "gelu" is the exact one.
         use_bias: whether both maps add one number per channel.
+        precision: of the products, see `operators.layers.precision.einsum`.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`.
 
@@ -76,10 +81,16 @@ class ChannelMLP(nnx.Module):
         *,
         activation: str = "gelu",
         use_bias: bool = True,
+        precision: str = "full",
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        options = {"use_bias": use_bias, "param_dtype": param_dtype, "rngs": rngs}
+        options = {
+            "use_bias": use_bias,
+            "precision": precision,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
         self.activation = activations.get(activation)
         self.inner = Pointwise(in_channels, hidden, **options)
         self.outer = Pointwise(hidden, out_channels, **options)
@@ -87,3 +98,79 @@ class ChannelMLP(nnx.Module):
     def __call__(self, u: jax.Array) -> jax.Array:
         """Maps u [batch, *grid, in_channels] to [batch, *grid, out_channels]."""
         return self.outer(self.activation(self.inner(u)))
+
+
+class SoftGating(nnx.Module):
+    """One learned factor per channel, 1 at the start.
+
+    Args:
+        channels: channels of input and output.
+        param_dtype: dtype of the factors.
+    """
+
+    def __init__(self, channels: int, *, param_dtype=jnp.float32):
+        self.weight = nnx.Param(jnp.ones((channels,), param_dtype))
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        """Maps u [batch, *grid, channels] to the same shape."""
+        weight = self.weight[...].astype(u.dtype)
+        return u * weight.reshape((1,) * (u.ndim - 1) + (-1,))
+
+
+SKIPS = ("linear", "identity", "soft_gating", "none")
+
+
+def create_skip(
+    kind: str,
+    in_channels: int,
+    out_channels: int,
+    *,
+    use_bias: bool = False,
+    precision: str = "full",
+    param_dtype=jnp.float32,
+    rngs: nnx.Rngs,
+) -> nnx.Module | None:
+    """Builds a skip connection: a pointwise map of the input of a layer.
+
+    Args:
+        kind: "linear", "identity" (in = out), "soft_gating" (in = out) or "none".
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        use_bias: whether the linear map adds one number per channel.
+        precision: of the product, see `operators.layers.precision.einsum`.
+        param_dtype: dtype of the parameters.
+        rngs: random streams; draws from `params`.
+
+    Returns:
+        The map; None for "none".
+
+    Raises:
+        ValueError: for an unknown kind, or one that cannot change the channels.
+    """
+    if kind not in SKIPS:
+        raise ValueError(f"skip is {kind!r}; known: {', '.join(SKIPS)}")
+    if kind in ("identity", "soft_gating") and in_channels != out_channels:
+        raise ValueError(
+            f"skip {kind!r} keeps the channels, got {in_channels} -> {out_channels}; "
+            "take 'linear'"
+        )
+    if kind == "linear":
+        return Pointwise(
+            in_channels,
+            out_channels,
+            use_bias=use_bias,
+            precision=precision,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+    if kind == "soft_gating":
+        return SoftGating(in_channels, param_dtype=param_dtype)
+    return Identity() if kind == "identity" else None
+
+
+class Identity(nnx.Module):
+    """Returns its input."""
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        """Returns u."""
+        return u

@@ -157,3 +157,35 @@ def interpolation_matrix(n: int, points: np.ndarray | jax.Array):
     angle = np.pi * xp.where(near, 0.25 / n, t)
     envelope = xp.sin(angle) if n % 2 else xp.tan(angle)
     return xp.where(near, 1.0, xp.sin(n * angle) / (n * envelope))
+
+
+def interpolate(
+    u: jax.Array, points: Sequence[np.ndarray] | np.ndarray | jax.Array
+) -> jax.Array:
+    """Evaluates the trigonometric polynomial through u [batch, *grid, channels].
+
+    Args:
+        u: field on a periodic grid; point j stands at j / n of the period.
+        points: in periods, [points, axes] anywhere, or a list of positions per axis
+            whose product grid is meant.
+
+    Returns:
+        [batch, points, channels], or [batch, *sizes of the list, channels].
+    """
+    grid = u.shape[1:-1]
+    if isinstance(points, (list, tuple)):
+        for axis, (n, x) in enumerate(zip(grid, points, strict=True), start=1):
+            matrix = jnp.asarray(interpolation_matrix(n, x), u.dtype)
+            before, after = u.shape[:axis], u.shape[axis + 1 :]
+            rows = u.reshape(math.prod(before), n, math.prod(after))
+            u = einsum("pn,anc->apc", matrix, rows, "full")
+            u = u.reshape(*before, len(x), *after)
+        return u
+    letters = "xyz"[: len(grid)]
+    rest = f"b{letters}c"
+    for axis, (n, letter) in enumerate(zip(grid, letters, strict=True)):
+        matrix = jnp.asarray(interpolation_matrix(n, points[:, axis]), u.dtype)
+        after = f"bp{rest.replace('p', '')[1:]}".replace(letter, "")
+        u = einsum(f"{rest},p{letter}->{after}", u, matrix, "full")
+        rest = after
+    return u

@@ -1,49 +1,68 @@
 """FNO: the architecture of 2021 and that of today's neuraloperator library."""
 
-import itertools
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from operators.layers import activations
-from operators.layers.pointwise import Pointwise
+from operators.layers import activations, normalization
+from operators.layers import coordinates as positions
+from operators.layers.padding import DomainPadding
+from operators.layers.pointwise import ChannelMLP, Pointwise, create_skip
 from operators.layers.spectral import SpectralConvolution
+from operators.layers.spectral_transforms import interpolate
 
 ARCHITECTURES = ("li2021", "neuralop")
-COORDINATES = ("grid", "periodic", "none")
+NORMS = ("none", "batch", "instance", "instance_affine", "group", "conditional")
+STABILIZERS = ("none", "tanh")
 
 
 class FNO(nnx.Module):
-    """Fourier neural operator on one to three axes; the layout picks all of the rest.
+    """Fourier neural operator on one to three axes.
 
-    "li2021": v_{t+1} = act(K_t v_t + W_t v_t + b_t), no activation after the last
-    layer, pointwise lifting, a head channels -> 128 -> out_channels.
-    "neuralop": two-layer lifting and projection; per block z = act(K_t v + beta_t +
-    W_t v), then a pointwise two-layer map plus a gated v, and another activation.
+    "neuralop": two-layer lifting and projection; per block z = act(norm(K v + beta) +
+    S v), then v <- act(norm(MLP(z) + G v)).
+    "li2021": v <- act(norm(K v + W v + b)), pointwise lifting, head channels -> 128 ->
+    out_channels. Neither activates after the last block.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        modes: modes per axis as the layout counts them: for (12, 12) "li2021" keeps
-            -12 ... 11 by 0 ... 11 and "neuralop" -6 ... 5 by 0 ... 6.
+        modes: modes per axis as the layout counts them: for (12, 12) "symmetric" keeps
+            -12 ... 12 by 0 ... 12, "li2021" -12 ... 11 by 0 ... 11 and "neuralop"
+            -6 ... 5 by 0 ... 6.
         channels: hidden channels.
         num_layers: number of spectral layers.
-        layout: "li2021" or "neuralop".
-        coordinates: channels appended to the input: "grid" (x from 0 to 1, with the
-            right end for "li2021" and without it for "neuralop"), "periodic" (sine and
-            cosine of 2 pi x) or "none".
-        domain_padding: zeros added to the lifted field, as a fraction of each axis, at
-            its end ("li2021") or at both ends ("neuralop").
-        transform: "dft" or "fft", the same map; see `SpectralConvolution`.
+        architecture: "neuralop" or "li2021", see above.
+        layout: stored modes and initial spectral weights; see `SpectralConvolution`.
+        coordinates: channels appended to the input: "grid" (x from 0 to 1), "periodic"
+            (sine and cosine of 2 pi x) or "none".
+        endpoint: whether grids hold the right end of the domain: True for vertex grids
+            of non-periodic problems (and the models of 2021).
+        domain_padding: zeros added to the lifted field, as a fraction of the domain,
+            one for all axes or one per axis; at the end of each axis ("li2021") or at
+            both ends ("neuralop"). See `DomainPadding`.
+        transform: "auto", "dft" or "fft", the same map; see `SpectralConvolution`.
         activation: name of the activation; "gelu" is the exact one.
+        norm: "none", "batch", "instance", "instance_affine", "group" or "conditional"
+            (instance norm with scale and shift of an embedding of every sample).
+            Statistics are over the padded domain.
+        num_groups: groups of channels of norm "group".
+        embedding_channels: length of the embedding of norm "conditional".
+        skip: S, W: "linear", "identity", "soft_gating" or "none".
+        mlp_skip: G, the same names, "neuralop" only.
         lifting_ratio: hidden channels of the lifting over channels, "neuralop" only.
         projection_ratio: the same for the projection, "neuralop" only.
-        channel_mlp_expansion: hidden channels of the pointwise map of each block over
-            channels, "neuralop" only; 0 leaves that map and its gate out.
+        channel_mlp_expansion: hidden channels of the MLP over channels, "neuralop"
+            only; 0 leaves MLP and G out.
+        stabilizer: "tanh" is applied to v before K, "none" is not.
+        factorization: "dense", "tucker" or "cp" spectral weights.
+        rank: parameters of the factors over those of dense spectral weights, about.
+        separable: one complex number per channel and mode instead of a matrix.
+        precision: of pointwise and DFT products: "full", "default" or "bfloat16"; see
+            `operators.layers.precision.einsum`.
         param_dtype: dtype of the parameters; the model computes in its input's dtype.
         rngs: random streams; draws from `params`.
 
@@ -63,129 +82,300 @@ class FNO(nnx.Module):
         modes: Sequence[int],
         channels: int = 32,
         num_layers: int = 4,
-        layout: str = "neuralop",
+        architecture: str = "neuralop",
+        layout: str = "symmetric",
         coordinates: str = "grid",
-        domain_padding: float = 0.0,
-        transform: str = "dft",
+        endpoint: bool = False,
+        domain_padding: float | Sequence[float] = 0.0,
+        transform: str = "auto",
         activation: str = "gelu",
+        norm: str = "none",
+        num_groups: int = 1,
+        embedding_channels: int = 0,
+        skip: str = "linear",
+        mlp_skip: str = "soft_gating",
         lifting_ratio: float = 2.0,
         projection_ratio: float = 2.0,
         channel_mlp_expansion: float = 0.5,
+        stabilizer: str = "none",
+        factorization: str = "dense",
+        rank: float = 1.0,
+        separable: bool = False,
+        precision: str = "full",
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        for name, value, known in (
-            ("layout", layout, ARCHITECTURES),
-            ("coordinates", coordinates, COORDINATES),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
-        if not 0 <= domain_padding < 1:
-            raise ValueError(f"domain_padding must lie in [0, 1), got {domain_padding}")
-        self.in_channels, self.num_axes, self.layout = in_channels, len(modes), layout
-        self.coordinates, self.domain_padding = coordinates, domain_padding
-        self.activation = activations.get(activation)
-        options = {"param_dtype": param_dtype, "rngs": rngs}
-        extra = {"grid": 1, "periodic": 2, "none": 0}[coordinates] * self.num_axes
-        inputs, peer = in_channels + extra, layout == "neuralop"
-
-        def stack(*widths):
-            return nnx.List(
-                Pointwise(a, b, **options) for a, b in itertools.pairwise(widths)
+        _check_names(architecture=architecture, norm=norm, stabilizer=stabilizer)
+        if (norm == "conditional") != (embedding_channels > 0):
+            raise ValueError(
+                "embedding_channels must be positive for norm 'conditional' and 0 for "
+                f"others, got {embedding_channels} for {norm!r}"
             )
-
-        lifted = (int(lifting_ratio * channels),) if peer else ()
-        self.lifting = stack(inputs, *lifted, channels)
-        self.spectral = nnx.List(
-            SpectralConvolution(
-                channels, channels, modes=modes, layout=layout, transform=transform,
-                use_bias=peer, **options,
-            )
-            for _ in range(num_layers)
-        )  # fmt: skip
-        self.skips = nnx.List(
-            Pointwise(channels, channels, use_bias=not peer, **options)
-            for _ in range(num_layers)
+        self.num_axes, self.num_layers = len(modes), num_layers
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.architecture, self.norm = architecture, norm
+        self.coordinates, self.endpoint = coordinates, endpoint
+        peer = architecture == "neuralop"
+        self.padding = DomainPadding(
+            _per_axis(domain_padding, self.num_axes), endpoint, both_ends=peer
         )
-        hidden = round(channel_mlp_expansion * channels) if peer else 0
-        blocks = num_layers if hidden else 0
-        self.mlps = nnx.List(stack(channels, hidden, channels) for _ in range(blocks))
-        self.gates = nnx.List(
-            nnx.Param(jnp.ones((channels,), param_dtype)) for _ in range(blocks)
+        options = {"precision": precision, "param_dtype": param_dtype, "rngs": rngs}
+        inputs = in_channels + positions.num_channels(coordinates, self.num_axes)
+        if peer:
+            hidden = int(lifting_ratio * channels)
+            self.lifting = ChannelMLP(
+                inputs, hidden, channels, activation=activation, **options
+            )
+        else:
+            self.lifting = Pointwise(inputs, channels, **options)
+        self.blocks = nnx.List(
+            FourierBlock(
+                channels,
+                modes=modes,
+                architecture=architecture,
+                activation=activation,
+                norm=norm,
+                num_groups=num_groups,
+                embedding_channels=embedding_channels,
+                skip=skip,
+                mlp_skip=mlp_skip,
+                mlp_hidden=round(channel_mlp_expansion * channels) if peer else 0,
+                stabilizer=stabilizer,
+                spectral={
+                    "layout": layout,
+                    "transform": transform,
+                    "factorization": factorization,
+                    "rank": rank,
+                    "separable": separable,
+                },
+                **options,
+            )
+            for _ in range(num_layers)
         )
         head = int(projection_ratio * channels) if peer else 128
-        self.projection = stack(channels, head, out_channels)
+        self.projection = ChannelMLP(
+            channels, head, out_channels, activation=activation, **options
+        )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x [batch, *grid, in_channels] to [batch, *grid, out_channels].
+    def __call__(
+        self,
+        x: jax.Array,
+        out_grid: Sequence[int] | None = None,
+        *,
+        embedding: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps x [batch, *grid, in_channels] to [batch, *out_grid, out_channels].
+
+        Args:
+            x: input function on a grid of any size.
+            out_grid: points per axis at which the output function is evaluated; None
+                means those of x. Points that both grids share get the same values, up
+                to norms over the domain.
+            embedding: [batch, embedding_channels] for norm "conditional", else None.
 
         Raises:
-            ValueError: if x has the wrong number of axes or channels.
+            ValueError: if an argument has the wrong shape.
         """
+        self._check_input(x, embedding)
+        grid = x.shape[1:-1]
+        if out_grid is None or tuple(out_grid) == grid:
+            v = self._blocks(x, embedding, None)
+            return self.projection(self.padding.crop(v, grid))
+        if len(out_grid) != self.num_axes:
+            raise ValueError(
+                f"out_grid must hold {self.num_axes} numbers of points, got {out_grid}"
+            )
+        points = [
+            self.padding.periods(
+                np.linspace(0, 1, m, endpoint=self.endpoint), axis, grid
+            )
+            for axis, m in enumerate(out_grid)
+        ]
+        return self.projection(self._blocks(x, embedding, points))
+
+    def at(
+        self,
+        x: jax.Array,
+        points: np.ndarray | jax.Array,
+        *,
+        embedding: jax.Array | None = None,
+    ) -> jax.Array:
+        """Evaluates the output function anywhere.
+
+        The last layer is a Fourier series plus a pointwise map of its input; the input
+        is interpolated by the trigonometric polynomial through its values.
+
+        Args:
+            x: [batch, *grid, in_channels].
+            points: [points, axes] in [0, 1]; the first grid point is 0, the right end
+                of the domain 1.
+            embedding: as for calling the model.
+
+        Returns:
+            [batch, points, out_channels]; at grid points the values on the grid.
+
+        Raises:
+            ValueError: if an argument has the wrong shape, or the norm takes
+                statistics over the output.
+        """
+        self._check_input(x, embedding)
+        if points.ndim != 2 or points.shape[1] != self.num_axes:
+            raise ValueError(
+                f"points must have shape [points, {self.num_axes}], got {points.shape}"
+            )
+        if self.norm not in ("none", "batch"):
+            raise ValueError(
+                f"norm {self.norm!r} takes statistics over a grid; call the model with "
+                "out_grid instead of evaluating it at points"
+            )
+        xp = np if isinstance(points, np.ndarray) else jnp
+        grid = x.shape[1:-1]
+        columns = [
+            self.padding.periods(points[:, axis], axis, grid)
+            for axis in range(self.num_axes)
+        ]
+        return self.projection(self._blocks(x, embedding, xp.stack(columns, -1)))
+
+    def _blocks(self, x, embedding, points) -> jax.Array:
+        """The hidden field after the last block, padded, or at points in periods."""
+        x = positions.append(x, self.coordinates, endpoint=self.endpoint)
+        v = self.padding.pad(self.lifting(x))
+        for block in self.blocks[:-1]:
+            v = block(v, embedding=embedding)
+        return self.blocks[-1](v, embedding=embedding, last=True, points=points)
+
+    def _check_input(self, x: jax.Array, embedding: jax.Array | None):
         if x.ndim != self.num_axes + 2 or x.shape[-1] != self.in_channels:
             axes = ", ".join(f"n{i + 1}" for i in range(self.num_axes))
             raise ValueError(
                 f"x must have shape [batch, {axes}, {self.in_channels}], got {x.shape}"
             )
-        grid = x.shape[1:-1]
-        v = self._pointwise(self.lifting, self._append_coordinates(x))
-        widths = self._padding(grid)
-        v = jnp.pad(v, ((0, 0), *widths, (0, 0)))
-        for layer in range(len(self.spectral)):
-            v = self._block(layer, v)
-        inside = tuple(slice(a, a + n) for (a, _), n in zip(widths, grid, strict=True))
-        return self._pointwise(self.projection, v[(slice(None), *inside)])
+        if (embedding is None) == (self.norm == "conditional"):
+            raise ValueError(
+                "embedding must be given for norm 'conditional' and only for it, this "
+                f"model has norm {self.norm!r}"
+            )
 
-    def _block(self, layer: int, v: jax.Array) -> jax.Array:
-        last = layer == len(self.spectral) - 1
-        z = self.spectral[layer](v) + self.skips[layer](v)
+
+class FourierBlock(nnx.Module):
+    """One layer of `FNO`.
+
+    Args:
+        channels: channels of input and output.
+        modes: modes per axis.
+        architecture: "neuralop" or "li2021".
+        activation: name of the activation.
+        norm: name of the normalisation.
+        num_groups: groups of channels of norm "group".
+        embedding_channels: length of the embedding of norm "conditional".
+        skip: name of the skip around K.
+        mlp_skip: name of the skip around the MLP.
+        mlp_hidden: hidden channels of the MLP; 0 leaves it and its skip out.
+        stabilizer: "tanh" or "none".
+        spectral: further arguments of `SpectralConvolution`.
+        **options: precision, param_dtype and rngs of all parts.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        modes: Sequence[int],
+        architecture: str,
+        activation: str,
+        norm: str,
+        num_groups: int,
+        embedding_channels: int,
+        skip: str,
+        mlp_skip: str,
+        mlp_hidden: int,
+        stabilizer: str,
+        spectral: dict,
+        **options,
+    ):
+        peer = architecture == "neuralop"
+        plain = {k: v for k, v in options.items() if k != "precision"}
+
+        def create_norm():
+            if norm == "conditional":
+                return normalization.ConditionalNorm(
+                    channels, embedding_channels, **plain
+                )
+            groups = {"num_groups": num_groups} if norm == "group" else {}
+            return normalization.create(norm, channels, **groups, **plain)
+
+        self.activation, self.stabilizer = activations.get(activation), stabilizer
+        self.norm_of_sum = not peer
+        self.spectral = SpectralConvolution(
+            channels, channels, modes=modes, use_bias=peer, **spectral, **options
+        )
+        self.skip = nnx.data(
+            create_skip(skip, channels, channels, use_bias=not peer, **options)
+        )
+        mlp = gate = None
+        if mlp_hidden:
+            mlp = ChannelMLP(
+                channels, mlp_hidden, channels, activation=activation, **options
+            )
+            gate = create_skip(mlp_skip, channels, channels, **options)
+        self.mlp, self.mlp_skip = nnx.data(mlp), nnx.data(gate)
+        self.norms = nnx.List(create_norm() for _ in range(2 if mlp_hidden else 1))
+
+    def __call__(
+        self,
+        v: jax.Array,
+        *,
+        embedding: jax.Array | None = None,
+        last: bool = False,
+        points=None,
+    ) -> jax.Array:
+        """Maps v [batch, *grid, channels] to the same shape, or to values at points.
+
+        Args:
+            v: periodic field.
+            embedding: [batch, embedding_channels] of norm "conditional".
+            last: leaves the activations after K and after the MLP out.
+            points: where to evaluate, in periods, see `interpolate`; None: on the grid.
+        """
+
+        def normalised(norm: Callable, u: jax.Array) -> jax.Array:
+            return norm(u) if embedding is None else norm(u, embedding)
+
+        z = self.spectral(jnp.tanh(v) if self.stabilizer == "tanh" else v)
+        if not self.norm_of_sum:
+            z = normalised(self.norms[0], z)
+        if points is not None:
+            # The series of K v is below Nyquist, so that nothing is lost here.
+            z, v = interpolate(z, points), interpolate(v, points)
+        z = z if self.skip is None else z + self.skip(v)
+        if self.norm_of_sum:
+            z = normalised(self.norms[0], z)
         z = z if last else self.activation(z)
-        if len(self.mlps) == 0:
+        if self.mlp is None:
             return z
-        gate = self.gates[layer][...].astype(v.dtype)
-        gate = gate.reshape((1,) * (v.ndim - 1) + (-1,))
-        z = self._pointwise(self.mlps[layer], z) + gate * v
+        z = self.mlp(z)
+        z = z if self.mlp_skip is None else z + self.mlp_skip(v)
+        z = normalised(self.norms[1], z)
         return z if last else self.activation(z)
 
-    def _pointwise(self, layers: nnx.List, v: jax.Array) -> jax.Array:
-        for layer in layers[:-1]:
-            v = self.activation(layer(v))
-        return layers[-1](v)
 
-    def _append_coordinates(self, x: jax.Array) -> jax.Array:
-        if self.coordinates == "none":
-            return x
-        channels = [x]
-        for axis, n in enumerate(x.shape[1:-1], start=1):
-            # Periodic coordinates must not repeat the first point at the end.
-            endpoint = self.layout == "li2021" and self.coordinates == "grid"
-            points = np.linspace(0, 1, n, endpoint=endpoint)
-            values = [points]
-            if self.coordinates == "periodic":
-                values = [np.sin(2 * np.pi * points), np.cos(2 * np.pi * points)]
-            shape = [1] * x.ndim
-            shape[axis] = n
-            channels += [
-                jnp.broadcast_to(
-                    jnp.asarray(value, x.dtype).reshape(shape), (*x.shape[:-1], 1)
-                )
-                for value in values
-            ]
-        return jnp.concatenate(channels, -1)
+def _per_axis(padding: float | Sequence[float], num_axes: int) -> tuple[float, ...]:
+    """One fraction per axis.
 
-    def _padding(self, grid: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-        """Zeros before and after each axis."""
-        counts = [round(self.domain_padding * n) for n in grid]
-        if any(
-            abs(self.domain_padding * n - count) > 1e-6
-            for n, count in zip(grid, counts, strict=True)
-        ):
-            # The period of the modes is (n + padding) / n: it must not depend on n.
-            warnings.warn(
-                f"domain_padding {self.domain_padding} is no whole number of points on "
-                f"grid {grid}; the modes mean slightly different frequencies on other "
-                "grids. Choose a fraction with a divisor of the grid sizes.",
-                stacklevel=3,
-            )
-        both = self.layout == "neuralop"
-        return tuple((count if both else 0, count) for count in counts)
+    Raises:
+        ValueError: for fractions outside [0, 1) or the wrong number of them.
+    """
+    fractions = (padding,) * num_axes if np.ndim(padding) == 0 else tuple(padding)
+    if len(fractions) != num_axes or not all(0 <= p < 1 for p in fractions):
+        raise ValueError(
+            "domain_padding must lie in [0, 1), one number or one for each of "
+            f"{num_axes} axes, got {padding}"
+        )
+    return fractions
+
+
+def _check_names(**settings: str):
+    known = {"architecture": ARCHITECTURES, "norm": NORMS, "stabilizer": STABILIZERS}
+    for name, value in settings.items():
+        if value not in known[name]:
+            raise ValueError(f"{name} is {value!r}; known: {', '.join(known[name])}")

@@ -25,19 +25,174 @@ class Preset:
 
 _MGNO = {"name": "mgno", "in_channels": 1, "out_channels": 1}
 _MGNO_SOURCE = "He, Liu, Xu (2024), released code 3a68a90: "
-_LI2021 = {"name": "fno", "layout": "li2021", "out_channels": 1}
+_LI2021 = {
+    "name": "fno",
+    "out_channels": 1,
+    "architecture": "li2021",
+    "layout": "li2021",
+    "endpoint": True,
+}
+_BATCH_NORM = {"norm": "batch", "activation": "relu"}
+_LI2021_SOURCE = "Li et al. (2021), "
+_NEURALOP = {"name": "fno", "in_channels": 1, "out_channels": 1, "layout": "neuralop"}
+_NEURALOP_SOURCE = "neuraloperator 2.0, "
+_UNO2022 = {
+    "name": "uno",
+    "out_channels": 1,
+    "architecture": "rahman2022",
+    "layout": "li2021",
+    "channels": 32,
+    "lifting_channels": 16,
+}
+_UNO_FLOW = _UNO2022 | {
+    "in_channels": 10,
+    "coordinates": "periodic",
+    "horizontal_skips": ((5, 1), (6, 0), (7, -1)),
+}
+_UNO_SOURCE = "Rahman et al. (2022), released code 19462d8, "
 
 # Keys in alphabetical order; a name is <model>_<data>.
 PRESETS: dict[str, Preset] = {
     "fno_burgers": Preset(
         _LI2021 | {"in_channels": 1, "modes": (16,), "channels": 64},
         549_569,
-        "Li et al. (2021), fourier_1d.py without batch norm",
+        _LI2021_SOURCE + "fourier_1d.py, without batch norm",
+    ),
+    "fno_burgers_batch_norm": Preset(
+        _LI2021 | _BATCH_NORM | {"in_channels": 1, "modes": (16,), "channels": 64},
+        550_081,
+        _LI2021_SOURCE + "fourier_1d.py",
     ),
     "fno_darcy": Preset(
         _LI2021 | {"in_channels": 1, "modes": (12, 12), "channels": 32},
         2_368_001,
-        "Li et al. (2021), fourier_2d.py without batch norm",
+        _LI2021_SOURCE + "fourier_2d.py, without batch norm",
+    ),
+    "fno_darcy_batch_norm": Preset(
+        _LI2021 | _BATCH_NORM | {"in_channels": 1, "modes": (12, 12), "channels": 32},
+        2_368_257,
+        _LI2021_SOURCE + "fourier_2d.py",
+    ),
+    "fno_navier_stokes": Preset(
+        _LI2021 | {"in_channels": 10, "modes": (12, 12), "channels": 20},
+        926_357,
+        _LI2021_SOURCE + "fourier_2d_time.py, without batch norm",
+    ),
+    "fno_navier_stokes_3d": Preset(
+        _LI2021 | {"in_channels": 10, "modes": (8, 8, 8), "channels": 20},
+        6_558_377,
+        _LI2021_SOURCE + "fourier_3d.py, without batch norm",
+    ),
+    "fno_navier_stokes_3d_batch_norm": Preset(
+        _LI2021 | _BATCH_NORM | {"in_channels": 10, "modes": (8, 8, 8), "channels": 20},
+        6_558_537,
+        _LI2021_SOURCE + "fourier_3d.py",
+    ),
+    "fno_navier_stokes_8": Preset(
+        _LI2021 | {"in_channels": 10, "modes": (8, 8), "channels": 20},
+        414_357,
+        _LI2021_SOURCE
+        + "fourier_2d_time.py, modes of the published table, without batch norm",
+    ),
+    "fno_navier_stokes_8_batch_norm": Preset(
+        _LI2021 | _BATCH_NORM | {"in_channels": 10, "modes": (8, 8), "channels": 20},
+        414_517,
+        _LI2021_SOURCE + "fourier_2d_time.py, modes of the published table",
+    ),
+    "fno_navier_stokes_batch_norm": Preset(
+        _LI2021 | _BATCH_NORM | {"in_channels": 10, "modes": (12, 12), "channels": 20},
+        926_517,
+        _LI2021_SOURCE + "fourier_2d_time.py",
+    ),
+    "fno_neuralop_1d": Preset(
+        _NEURALOP | {"modes": (16,), "channels": 64},
+        345_665,
+        _NEURALOP_SOURCE + "FNO, 1-D",
+    ),
+    "fno_neuralop_24": Preset(
+        _NEURALOP | {"modes": (24, 24), "channels": 32},
+        2_569_057,
+        _NEURALOP_SOURCE + "FNO, 24 modes",
+    ),
+    "fno_neuralop_3d": Preset(
+        _NEURALOP | {"modes": (8, 8, 8), "channels": 20},
+        1_029_381,
+        _NEURALOP_SOURCE + "FNO, 3-D",
+    ),
+    "fno_neuralop_cp": Preset(
+        _NEURALOP
+        | {"modes": (12, 12), "channels": 64, "factorization": "cp", "rank": 0.1},
+        327_937,
+        _NEURALOP_SOURCE + "FNO, CP weights",
+    ),
+    "fno_neuralop_darcy": Preset(
+        _NEURALOP | {"modes": (8, 8), "channels": 24},
+        191_881,
+        _NEURALOP_SOURCE + "plot_FNO_darcy.py",
+    ),
+    "fno_neuralop_default": Preset(
+        _NEURALOP | {"modes": (12, 12), "channels": 64},
+        2_803_393,
+        _NEURALOP_SOURCE + "docstring of FNO",
+    ),
+    "fno_neuralop_group_norm": Preset(
+        _NEURALOP | {"modes": (12, 12), "channels": 64, "norm": "group"},
+        2_804_417,
+        _NEURALOP_SOURCE + "FNO, group norm",
+    ),
+    "fno_neuralop_medium": Preset(
+        _NEURALOP | {"modes": (64, 64), "channels": 64, "projection_ratio": 4.0},
+        69_265_345,
+        _NEURALOP_SOURCE + "FNO_Medium2d",
+    ),
+    "fno_neuralop_no_mlp": Preset(
+        _NEURALOP | {"modes": (12, 12), "channels": 64, "channel_mlp_expansion": 0.0},
+        2_786_369,
+        _NEURALOP_SOURCE + "FNO without channel MLP",
+    ),
+    "fno_neuralop_readme": Preset(
+        _NEURALOP | {"in_channels": 2, "modes": (64, 64), "channels": 64},
+        69_257_025,
+        _NEURALOP_SOURCE + "README, FNO",
+    ),
+    "fno_neuralop_readme_tucker": Preset(
+        _NEURALOP
+        | {
+            "in_channels": 2,
+            "modes": (64, 64),
+            "channels": 64,
+            "factorization": "tucker",
+            "rank": 0.1,
+        },
+        7_203_033,
+        _NEURALOP_SOURCE + "README, TFNO",
+    ),
+    "fno_neuralop_separable": Preset(
+        _NEURALOP | {"modes": (12, 12), "channels": 64, "separable": True},
+        93_889,
+        _NEURALOP_SOURCE + "FNO, separable",
+    ),
+    "fno_neuralop_small": Preset(
+        _NEURALOP | {"modes": (16, 16), "channels": 24},
+        671_113,
+        _NEURALOP_SOURCE + "FNO_Small2d",
+    ),
+    "fno_neuralop_tucker": Preset(
+        _NEURALOP
+        | {"modes": (12, 12), "channels": 64, "factorization": "tucker", "rank": 0.1},
+        362_017,
+        _NEURALOP_SOURCE + "FNO, Tucker weights",
+    ),
+    "fno_nns_to_nos": Preset(
+        _NEURALOP
+        | {
+            "modes": (64, 64),
+            "channels": 62,
+            "lifting_ratio": 4.13,
+            "projection_ratio": 4.13,
+        },
+        65_013_187,
+        _NEURALOP_SOURCE + "NNs-to-NOs 892ba1c",
     ),
     "mgno_darcy_rough": Preset(
         _MGNO | {"grid": (256, 256), "num_layers": 4},
@@ -89,6 +244,68 @@ PRESETS: dict[str, Preset] = {
         },
         783_876,
         _MGNO_SOURCE + "pipe",
+    ),
+    "uno_darcy": Preset(
+        {
+            "name": "uno",
+            "in_channels": 1,
+            "out_channels": 1,
+            "layout": "neuralop",
+            "projection_channels": 64,
+            "block_activation": "none",
+        },
+        1_405_761,
+        "neuralop 2.0.0, examples/models/plot_UNO_darcy.py",
+    ),
+    "uno_darcy_2022": Preset(
+        _UNO2022
+        | {
+            "in_channels": 1,
+            "modes": ((18, 18), (8, 8), (8, 8), (8, 8), (18, 18)),
+            "fractions": (0.5, 0.25, 0.25, 0.5, 1),
+            "layer_channels": (64, 128, 128, 64, 32),
+            "projection_channels": 32,
+            "horizontal_skips": ((4, 0), (5, -1)),
+            "norm": "instance_affine",
+            "norm_layers": (1, 3),
+        },
+        16_393_665,
+        _UNO_SOURCE + "UNO_9; it also pads the end by 5 / 85 of the domain",
+    ),
+    "uno_navier_stokes": Preset(
+        _UNO_FLOW
+        | {
+            "modes": tuple((m, m) for m in (22, 14, 6, 6, 6, 14, 22)),
+            "fractions": (0.75, 0.5, 0.25, 0.25, 0.5, 0.75, 1),
+            "layer_channels": (48, 96, 192, 192, 96, 48, 32),
+            "projection_channels": 128,
+        },
+        30_478_033,
+        _UNO_SOURCE + "navier_stokes_uno2d.py, UNO",
+    ),
+    "uno_navier_stokes_256": Preset(
+        _UNO_FLOW
+        | {
+            "modes": ((32, 33), (8, 9), (4, 5), (4, 5), (4, 5), (8, 9), (32, 32)),
+            "fractions": (1 / 4, 1 / 16, 1 / 32, 1 / 32, 1 / 16, 1 / 4, 1),
+            "layer_channels": (64, 128, 256, 256, 128, 64, 32),
+            "projection_channels": 96,
+            "input_skip": True,
+        },
+        43_161_473,
+        _UNO_SOURCE + "navier_stokes_uno2d.py, UNO_S256",
+    ),
+    "uno_navier_stokes_p": Preset(
+        _UNO_FLOW
+        | {
+            "modes": tuple((m, m) for m in (14, 6, 3, 3, 3, 6, 14)),
+            "fractions": (1 / 2, 1 / 4, 1 / 8, 1 / 8, 1 / 4, 1 / 2, 1),
+            "layer_channels": (64, 128, 256, 256, 128, 64, 32),
+            "projection_channels": 96,
+            "input_skip": True,
+        },
+        13_244_289,
+        _UNO_SOURCE + "navier_stokes_uno2d.py, UNO_P",
     ),
 }
 
