@@ -107,19 +107,50 @@ def darcy_smooth(variant: str) -> ml_collections.ConfigDict:
 
     The full set is stored on 421 x 421 nodes and read with stride 2 (211 x 211).
     """
+    return data(
+        "darcy_smooth",
+        variant,
+        num=(48, 8, 8) if variant == "quick" else (1000, 100, 100),
+        stride=1 if variant == "quick" else 2,
+        inputs=("coefficient",),
+        outputs=("solution",),
+    )
+
+
+def data(
+    name: str,
+    variant: str,
+    *,
+    num: tuple[int, int, int],
+    stride: int = 1,
+    inputs: tuple[str, ...] = (),
+    outputs: tuple[str, ...] = (),
+) -> ml_collections.ConfigDict:
+    """`config.data`: the data set `configs/data/<name>.py` as an experiment reads it.
+
+    Args:
+        name: of the data config.
+        variant: of the experiment, and of the data with it.
+        num: samples for training, validation and test.
+        stride: keep every stride-th point of each axis.
+        inputs: fields that make up x; (): all but the solution.
+        outputs: fields that make up y; (): the solution, all its parts.
+    """
     suffix = "" if variant == "full" else f":{variant}"
-    num = {"full": (1000, 100, 100), "small": (1000, 100, 100), "quick": (48, 8, 8)}
-    num_train, num_valid, num_test = num[variant]
+    num_train, num_valid, num_test = num
     return ml_collections.ConfigDict(
         {
-            "config": f"configs/data/darcy_smooth.py{suffix}",
-            "path": "",
-            "inputs": ("coefficient",),
-            "outputs": ("solution",),
+            "config": f"configs/data/{name}.py{suffix}",
+            "path": "",  # instead of `config`: a data set or an .npz file
+            "inputs": inputs,
+            "outputs": outputs,
             "num_train": num_train,
             "num_valid": num_valid,
             "num_test": num_test,
-            "stride": 1 if variant == "quick" else 2,
+            "stride": stride,
+            "steps": (),  # of fields that vary, each a channel: (-1,) is the last
+            "input_steps": (),  # those of the inputs; (): as `steps`
+            "time_axis": False,  # the steps as the last axis of the grid
         }
     )
 
@@ -130,3 +161,25 @@ def housekeeping(config: ml_collections.ConfigDict) -> None:
     config.log = {"every_steps": 50, "tensorboard": True}
     config.checkpoint = {"every_epochs": 1, "keep": 2}
     config.num_devices = 0  # 0: all
+
+
+def halving(*, peak: float) -> ml_collections.ConfigDict:
+    """`config.schedule` of released scripts: half the rate after every 100 epochs."""
+    return ml_collections.ConfigDict(
+        {
+            "name": "step_decay",
+            "per": "epoch",
+            "peak": peak,
+            "every": 100,
+            "factor": 0.5,
+        }
+    )
+
+
+def released_lsm(config: ml_collections.ConfigDict) -> None:
+    """Gives an experiment on `darcy_smooth` the protocol of LSM's released script."""
+    config.data.stride = 5  # 85 x 85
+    config.num_epochs, config.batch_size = 501, 20
+    config.loss = {"name": "relative_l2"}
+    config.optimizer.update(b1=(0.9, 0.9), weight_decay=1e-4)
+    config.schedule = halving(peak=5e-4)

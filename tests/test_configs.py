@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 
 from configs import common, loading
+from datagen import describe
+from datagen.storage import read
 from operators import models
-from operators.training import data
+from operators.training import checks, data, layouts, losses
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs").glob("[!_]*_*.py"))
@@ -17,6 +19,13 @@ EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs").glob("[!_]*_*.py"))
 @pytest.fixture(autouse=True)
 def _in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
+
+
+def described(source, settings):
+    """What `data.describe` says, without a process of its own."""
+    facts = describe.describe(source)
+    defaults = read.default_fields(facts["fields"])
+    return layouts.layout(layouts.Facts(**facts, defaults=defaults), settings)
 
 
 @pytest.mark.parametrize("variant", common.VARIANTS)
@@ -29,14 +38,13 @@ def test_experiments_build_and_their_models_take_their_data(name, variant):
     assert config.data.config.partition(":")[2] == suffix[1:]
     for split in ("train", "valid", "test"):
         assert config.data[f"num_{split}"] <= source.splits[split]
-    grid = tuple(-(-source.problem.n // config.data.stride) for _ in range(2))
-    x = jax.ShapeDtypeStruct((2, *grid, config.model.in_channels), "float32")
-
-    def output(x):  # built inside, so that no parameter is drawn
-        return models.create(rngs=nnx.Rngs(0), **config.model)(x)
-
-    expected = (2, *grid, config.model.out_channels)
-    assert jax.eval_shape(output, x).shape == expected
+    layout = described(source, config.data)
+    model = nnx.eval_shape(lambda: models.create(rngs=nnx.Rngs(0), **config.model))
+    checks.model_fits(model, config.model, layout)
+    losses.create(config.loss.name, layout.spacing)
+    x = jax.ShapeDtypeStruct((2, *layout.grid, layout.in_channels), "float32")
+    expected = (2, *layout.grid, layout.out_channels)
+    assert nnx.eval_shape(lambda model, x: model(x), model, x).shape == expected
 
 
 def test_the_paper_experiment_has_the_published_settings():

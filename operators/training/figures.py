@@ -34,7 +34,7 @@ def plot_samples(
     """
     columns = 2 + 2 * len(predictions)
     figure, axes = _canvas(len(x), columns, size=(2.75, 2.45))
-    across = "y" if num_coordinates or y.ndim > 3 else "u"
+    across = "\ny" if num_coordinates or y.ndim > 3 else ""
     channel = min(num_coordinates, x.shape[-1] - 1)
     for row, panels in enumerate(axes):
         truth = y[row, ..., 0]
@@ -44,7 +44,7 @@ def plot_samples(
             place = {"points": x[row, :, :num_coordinates]}
         _field(panels[0], x[row, ..., channel], **place, cmap="cividis")
         _field(panels[1], truth, **place, cmap="viridis", **limits)
-        panels[0].set_ylabel(f"sample {sample_ids[row]}\n{across}", fontsize=9)
+        panels[0].set_ylabel(f"sample {sample_ids[row]}{across}", fontsize=9)
         differences = {k: v[row, ..., 0] - truth for k, v in predictions.items()}
         largest = max(np.abs(d).max() for d in differences.values())
         for index, (label, difference) in enumerate(differences.items()):
