@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,14 +56,31 @@ class Assignment:
     def put(
         self,
         variable: nnx.Variable,
-        name: str,
-        convert: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        names: str | Sequence[str],
+        convert: Callable[..., np.ndarray] = np.asarray,
     ) -> None:
-        """Plans to set a variable to `convert` of the named array.
+        """Plans to set a variable to `convert` of one named array, or of several.
 
         Raises:
             ValueError: if there is no such array, or its shape does not fit.
         """
+        names = (names,) if isinstance(names, str) else tuple(names)
+        arrays = [self._take(name) for name in names]
+        found = zip(names, arrays, strict=True)
+        what = " and ".join(f"{name!r} of shape {a.shape}" for name, a in found)
+        try:
+            value = convert(*arrays)
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{what} has the wrong number of axes") from error
+        if value.shape != variable.shape:
+            raise ValueError(
+                f"{what} becomes {value.shape} in our order of axes, but the model has "
+                f"{variable.shape} there; build the model with the settings of the "
+                "official one"
+            )
+        self._values.append((variable, value))
+
+    def _take(self, name: str) -> np.ndarray:
         if name not in self._state:
             close = difflib.get_close_matches(name, self._state, n=1)
             hint = f" (it has {close[0]!r})" if close else ""
@@ -72,20 +89,7 @@ class Assignment:
                 "the model with the settings of the official one"
             )
         self._used.add(name)
-        array = np.asarray(self._state[name])
-        try:
-            value = convert(array)
-        except (ValueError, IndexError) as error:
-            raise ValueError(
-                f"{name!r} has shape {array.shape}, which has the wrong number of axes"
-            ) from error
-        if value.shape != variable.shape:
-            raise ValueError(
-                f"{name!r} has shape {array.shape}, in our order of axes "
-                f"{value.shape}, but the model has {variable.shape} there; build the "
-                "model with the settings of the official one"
-            )
-        self._values.append((variable, value))
+        return np.asarray(self._state[name])
 
     def drop(self, *names: str) -> None:
         """Leaves arrays out that mean nothing here, if they are there."""

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from operators import models
-from operators.importers import assignment, lsm, mgno
+from operators.importers import assignment, li2021, lsm, mgno, neuralop
 from tests.operators.references import filling
 
 # Relative to what varies over the grid, not to a constant that all weights agree on.
@@ -32,6 +32,14 @@ HELMHOLTZ = {
 LATENT = {
     "name": "lsm", "channels": 8, "num_basis": 3, "num_tokens": 2, "out_channels": 2,
 }  # fmt: skip
+FOURIER = {
+    "name": "fno", "layout": "neuralop", "in_channels": 2, "out_channels": 3,
+    "channels": 5, "num_layers": 2, "modes": (6, 4),
+}  # fmt: skip
+FOURIER_2021 = {
+    "name": "fno", "architecture": "li2021", "layout": "li2021", "endpoint": True,
+    "in_channels": 1, "out_channels": 1, "channels": 4,
+}  # fmt: skip
 CYCLE = ((1, 0), (1, 1), (2, 0))
 # Reference, importer, settings of our model.
 CASES = {
@@ -39,8 +47,27 @@ CASES = {
     "mgno_navier_stokes_head": (
         mgno, NAVIER_STOKES | {"num_layers": 1, "head": "mlp", "head_channels": 5},
     ),
+    "neuralop_2d": (neuralop, FOURIER | {"modes": (6, 5)}),
+    "neuralop_group": (
+        neuralop, FOURIER | {"norm": "group", "domain_padding": 0.25},
+    ),
+    "li2021_1d": (li2021, FOURIER_2021 | {"modes": (3,)}),
 }  # fmt: skip
 SLOW_CASES = {
+    "neuralop_1d": (neuralop, FOURIER | {"modes": (7,)}),
+    "neuralop_3d": (neuralop, FOURIER | {"modes": (4, 3, 4)}),
+    "neuralop_instance": (
+        neuralop,
+        FOURIER | {"norm": "instance", "skip": "identity", "mlp_skip": "linear"},
+    ),
+    "neuralop_gates": (
+        neuralop, FOURIER | {"skip": "soft_gating", "mlp_skip": "identity"},
+    ),
+    "neuralop_tucker": (neuralop, FOURIER | {"factorization": "tucker", "rank": 0.5}),
+    "neuralop_cp": (neuralop, FOURIER | {"factorization": "cp", "rank": 0.5}),
+    "neuralop_separable": (neuralop, FOURIER | {"separable": True}),
+    # Nine points after each of two axes of 18.
+    "li2021_2d": (li2021, FOURIER_2021 | {"modes": (3, 4), "domain_padding": 10 / 17}),
     "mgno_darcy_smooth": (mgno, DARCY | {"grid": (51, 51), "num_layers": 1}),
     "mgno_navier_stokes": (mgno, NAVIER_STOKES | {"num_layers": 2}),
     "mgno_helmholtz": (mgno, HELMHOLTZ),
@@ -102,7 +129,7 @@ def test_arrays_of_another_shape_are_refused_by_name():
     model, state = small()
     name = "conv_list.1.layer1.0.Pi.weight"
     for shape in ((3, 3, 5, 5), (3,)):
-        with pytest.raises(ValueError, match=rf"'{name}' has shape \({shape[0]},"):
+        with pytest.raises(ValueError, match=rf"'{name}' of shape \({shape[0]},"):
             mgno.load(model, state | {name: np.zeros(shape)})
 
 
@@ -113,6 +140,20 @@ def test_parameters_that_no_array_sets_are_named():
     plan.put(model.head[0].kernel, "linear.weight", assignment.pointwise)
     with pytest.raises(ValueError, match=r"nothing about \d+ parameters.*cycles"):
         plan.write(model)
+
+
+@pytest.mark.parametrize(
+    ("importer", "hparams", "message"),
+    [
+        (neuralop, FOURIER | {"layout": "symmetric"}, "has layout 'symmetric'"),
+        (neuralop, FOURIER_2021 | {"modes": (3,)}, "has architecture 'li2021'"),
+        (neuralop, FOURIER | {"channel_mlp_expansion": 0}, "no channel MLP"),
+        (li2021, FOURIER, "architecture 'neuralop' and layout 'neuralop'"),
+    ],
+)
+def test_models_of_another_kind_are_refused(importer, hparams, message):
+    with pytest.raises(ValueError, match=message):
+        importer.load(build(hparams), filling.read("neuralop_2d")[1])
 
 
 def test_misspelt_names_get_a_suggestion():

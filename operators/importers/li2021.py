@@ -1,0 +1,63 @@
+"""Weights of the FNO scripts of 2020 and 2021, into `operators.models.fno.FNO`."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from operators.importers.assignment import Assignment
+from operators.importers.lsm import put_pointwise
+from operators.importers.neuralop import put_complex, put_norm
+from operators.models.fno import FNO
+
+
+def load(model: FNO, state: Mapping[str, np.ndarray]) -> FNO:
+    """Sets the parameters of `model` to those of an official module.
+
+    Reads `FNO1d`, `FNO2d` and `FNO3d` of zongyi-li/fourier_neural_operator, with or
+    without batch norm. Coordinates of those models include the right end of the domain
+    (endpoint=True), and they pad by a number of points: 9 points after each axis are
+    domain_padding = 10 / (n - 1) here.
+
+    Args:
+        model: built with the settings of the official module; changed in place.
+        state: `module.state_dict()` as arrays, see `assignment.read_state`.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: if an array is missing, left over or has the wrong shape, or the
+            model has another architecture or layout; the model is unchanged then.
+    """
+    layouts = {block.spectral.layout for block in model.blocks}
+    if model.architecture != "li2021" or layouts != {"li2021"}:
+        raise ValueError(
+            f"the model has architecture {model.architecture!r} and layout "
+            f"{', '.join(map(repr, layouts))}; build it with 'li2021' for both"
+        )
+    plan = Assignment(state)
+    put_pointwise(plan, model.lifting, "fc0")
+    corners = 2 ** (model.num_axes - 1)
+    for k, block in enumerate(model.blocks):
+        names = [f"conv{k}.weights{i + 1}" for i in range(corners)]
+        put_complex(plan, block.spectral.weights, names, _join)
+        put_pointwise(plan, block.skip, f"w{k}")
+        put_norm(plan, block.norms[0], f"bn{k}")
+    put_pointwise(plan, model.projection.inner, "fc1")
+    put_pointwise(plan, model.projection.outer, "fc2")
+    plan.write(model)
+    return model
+
+
+def _join(*corners: np.ndarray) -> np.ndarray:
+    """Corners [in, out, m, ...] of the spectrum as one array [2 m, ..., m, in, out].
+
+    The corners differ in the sign of the leading frequencies; that of the first axis
+    changes fastest, and positive frequencies come first.
+    """
+    axis = 2
+    while len(corners) > 1:
+        pairs = zip(corners[0::2], corners[1::2], strict=True)
+        corners = [np.concatenate([low, high], axis) for high, low in pairs]
+        axis += 1
+    return np.moveaxis(corners[0], (0, 1), (-2, -1))
