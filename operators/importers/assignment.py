@@ -147,3 +147,30 @@ def transposed_convolution(array: np.ndarray) -> np.ndarray:
 def channels_last(array: np.ndarray) -> np.ndarray:
     """[channels, n1, ...] to [n1, ..., channels]."""
     return np.moveaxis(array, 0, -1)
+
+
+def join_corners(*corners: np.ndarray) -> np.ndarray:
+    """Corners [in, out, m, ...] of the spectrum as one array [2 m, ..., m, in, out].
+
+    The corners differ in the sign of the leading frequencies; that of the first axis
+    changes fastest, and positive frequencies come first.
+    """
+    axis = 2
+    while len(corners) > 1:
+        pairs = zip(corners[0::2], corners[1::2], strict=True)
+        corners = [np.concatenate([low, high], axis) for high, low in pairs]
+        axis += 1
+    return np.moveaxis(corners[0], (0, 1), (-2, -1))
+
+
+def put_pointwise(plan: Assignment, layer, name: str) -> None:
+    """Plans kernel and bias of a linear layer or a 1 x 1 convolution."""
+    plan.put(layer.kernel, f"{name}.weight", pointwise)
+    if layer.bias is not None:
+        plan.put(layer.bias, f"{name}.bias")
+
+
+def put_complex(plan: Assignment, parts, names, convert=np.asarray) -> None:
+    """Plans `real` and `imag` of an object from one or several complex arrays."""
+    plan.put(parts.real, names, lambda *arrays: convert(*arrays).real)
+    plan.put(parts.imag, names, lambda *arrays: convert(*arrays).imag)

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from operators.importers.assignment import Assignment
-from operators.importers.lsm import put_pointwise
-from operators.importers.neuralop import put_complex, put_norm
+from operators.importers.assignment import (
+    Assignment,
+    join_corners,
+    put_complex,
+    put_pointwise,
+)
+from operators.importers.neuralop import put_norm
 from operators.models.fno import FNO
 
 
@@ -40,24 +44,10 @@ def load(model: FNO, state: Mapping[str, np.ndarray]) -> FNO:
     corners = 2 ** (model.num_axes - 1)
     for k, block in enumerate(model.blocks):
         names = [f"conv{k}.weights{i + 1}" for i in range(corners)]
-        put_complex(plan, block.spectral.weights, names, _join)
+        put_complex(plan, block.spectral.weights, names, join_corners)
         put_pointwise(plan, block.skip, f"w{k}")
         put_norm(plan, block.norms[0], f"bn{k}")
     put_pointwise(plan, model.projection.inner, "fc1")
     put_pointwise(plan, model.projection.outer, "fc2")
     plan.write(model)
     return model
-
-
-def _join(*corners: np.ndarray) -> np.ndarray:
-    """Corners [in, out, m, ...] of the spectrum as one array [2 m, ..., m, in, out].
-
-    The corners differ in the sign of the leading frequencies; that of the first axis
-    changes fastest, and positive frequencies come first.
-    """
-    axis = 2
-    while len(corners) > 1:
-        pairs = zip(corners[0::2], corners[1::2], strict=True)
-        corners = [np.concatenate([low, high], axis) for high, low in pairs]
-        axis += 1
-    return np.moveaxis(corners[0], (0, 1), (-2, -1))

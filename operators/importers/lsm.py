@@ -4,7 +4,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from operators.importers.assignment import Assignment, convolution, pointwise
+from operators.importers.assignment import (
+    Assignment,
+    convolution,
+    join_corners,
+    pointwise,
+    put_complex,
+    put_pointwise,
+)
+from operators.models.lsm_irregular import LSMIrregular
 from operators.models.unet import UNet
 
 
@@ -34,6 +42,58 @@ def load(model: UNet, state: Mapping[str, np.ndarray]) -> UNet:
     put_pointwise(plan, model.projection.outer, "fc2")
     plan.write(model)
     return model
+
+
+def load_irregular(
+    model: LSMIrregular,
+    state: Mapping[str, np.ndarray],
+    deformation: Mapping[str, np.ndarray],
+) -> LSMIrregular:
+    """Sets parameters and batch statistics to those of the official model on points.
+
+    Reads `Model` and `IPHI` of LSM_Irregular_Geo.py, which the released script keeps as
+    two modules. Of the layers of `IPHI` for shapes with and without a code the one that
+    the model does not use is left out. Equal outputs need geofno_compat=True.
+
+    Args:
+        model: built with the settings of the official module; changed in place.
+        state: state dict of `Model`, see `assignment.read_state`.
+        deformation: state dict of `IPHI`.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: if an array is missing, left over or has the wrong shape; the model
+            is unchanged then.
+    """
+    arrays = dict(state) | {f"iphi.{name}": a for name, a in deformation.items()}
+    plan = Assignment(arrays)
+    put_pointwise(plan, model.lifting, "fc0")
+    put_backbone(plan, model.backbone)
+    put_blocks(plan, model.blocks)
+    for direction, layer in (("in", model.spectral_in), ("out", model.spectral_out)):
+        names = [f"fftproject_{direction}.weights{i}" for i in (1, 2)]
+        put_complex(plan, layer.weights, names, join_corners)
+    put_pointwise(plan, model.grid_skip, "convproject_in")
+    put_pointwise(plan, model.point_skip, "convproject_out")
+    put_pointwise(plan, model.projection.inner, "fc1")
+    put_pointwise(plan, model.projection.outer, "fc2")
+    _put_deformation(plan, model.deformation)
+    plan.write(model)
+    return model
+
+
+def _put_deformation(plan, network):
+    put_pointwise(plan, network.features, "iphi.fc0")
+    used, unused = "fc_code", "fc_no_code"
+    if network.code is None:
+        used, unused = unused, used
+    layer = network.widening if network.code is None else network.code
+    put_pointwise(plan, layer, f"iphi.{used}")
+    plan.drop(f"iphi.{unused}.weight", f"iphi.{unused}.bias")
+    for k, layer in enumerate((*network.hidden, network.output), start=1):
+        put_pointwise(plan, layer, f"iphi.fc{k}")
 
 
 def put_backbone(plan: Assignment, backbone) -> None:
@@ -67,12 +127,6 @@ def put_blocks(plan: Assignment, blocks) -> None:
             lambda w: np.concatenate([w[0::2], w[1::2]]),
         )
         put_pointwise(plan, block.query, f"{name}.decoder_attn")
-
-
-def put_pointwise(plan: Assignment, layer, name: str) -> None:
-    """Plans kernel and bias of a linear layer or a 1 x 1 convolution."""
-    plan.put(layer.kernel, f"{name}.weight", pointwise)
-    plan.put(layer.bias, f"{name}.bias")
 
 
 def _put_double(plan, double, name):

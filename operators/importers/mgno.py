@@ -8,7 +8,7 @@ from operators.importers.assignment import (
     Assignment,
     channels_last,
     convolution,
-    pointwise,
+    put_pointwise,
     transposed_convolution,
 )
 from operators.layers.multigrid import VCycle
@@ -37,19 +37,19 @@ def load(model: MgNO, state: Mapping[str, np.ndarray]) -> MgNO:
     for k, cycle in enumerate(model.cycles):
         _put_cycle(plan, cycle, f"conv_list.{k}")
         if model.skips is not None:
-            _put_pointwise(plan, model.skips[k], f"linear_list.{k}")
+            put_pointwise(plan, model.skips[k], f"linear_list.{k}")
         if model.norms is not None:
             _put_norm(plan, model.norms[k], f"norm_layer_list.{k}")
     *hidden, last = model.head
     if isinstance(last, VCycle):
         _put_cycle(plan, last, "last_layer")
     elif hidden:
-        _put_pointwise(plan, hidden[0], "last_layer.0")
-        _put_pointwise(plan, last, "last_layer.2")
+        put_pointwise(plan, hidden[0], "last_layer.0")
+        put_pointwise(plan, last, "last_layer.2")
     else:
         # The Darcy models, which have the pointwise branch, call it otherwise.
         name = "last_layer" if model.skips is None else "linear"
-        _put_pointwise(plan, last, name)
+        put_pointwise(plan, last, name)
     plan.write(model)
     return model
 
@@ -84,12 +84,6 @@ def _put_step(plan, step, name):
 
 def _put_convolution(plan, layer, name):
     plan.put(layer.kernel, f"{name}.weight", convolution)
-    if layer.bias is not None:
-        plan.put(layer.bias, f"{name}.bias")
-
-
-def _put_pointwise(plan, layer, name):
-    plan.put(layer.kernel, f"{name}.weight", pointwise)
     if layer.bias is not None:
         plan.put(layer.bias, f"{name}.bias")
 

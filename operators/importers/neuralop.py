@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from operators.importers.assignment import Assignment, pointwise
+from operators.importers.assignment import Assignment, pointwise, put_complex
 from operators.layers.pointwise import Pointwise, SoftGating
 from operators.layers.spectral_weights import CPWeights, TuckerWeights
 from operators.models.fno import FNO
@@ -73,12 +73,6 @@ def put_norm(plan: Assignment, norm, name: str) -> None:
             plan.put(getattr(norm, attribute), f"{name}.{array}")
     if hasattr(norm, "mean"):
         plan.drop(f"{name}.num_batches_tracked")
-
-
-def put_complex(plan: Assignment, parts, names, convert=np.asarray) -> None:
-    """Plans `real` and `imag` of an object from one or several complex arrays."""
-    plan.put(parts.real, names, lambda *arrays: convert(*arrays).real)
-    plan.put(parts.imag, names, lambda *arrays: convert(*arrays).imag)
 
 
 def _put_spectral(plan, layer, name):

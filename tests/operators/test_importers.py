@@ -110,6 +110,33 @@ def test_official_weights_give_the_official_output(reference, importer, hparams)
     assert error(model, x, y) < TOLERANCE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("code_channels", [0, 42])
+def test_official_weights_give_the_official_output_at_points(code_channels):
+    # In float64: the features sin(128 pi x) of the deformation lose digits in float32.
+    reference = "lsm_irregular_code" if code_channels else "lsm_irregular"
+    facts, state, x, y = filling.read(reference)
+    parts = {
+        prefix: {k.removeprefix(prefix): v for k, v in state.items() if prefix in k}
+        for prefix in ("model.", "iphi.")
+    }
+    if code_channels:
+        code = np.array(facts["arguments"]["code"])[:, None]
+        x = np.concatenate([x, np.repeat(code, x.shape[1], 1)], -1)
+    with jax.enable_x64(True):
+        model = build(
+            LATENT
+            | {"name": "lsm_irregular", "in_channels": 2 + code_channels}
+            | {"code_channels": code_channels, "geofno_compat": True}
+            | {"latent_grid": (16, 16), "modes": (3, 3), "param_dtype": "float64"}
+        )
+        lsm.load_irregular(model, parts["model."], parts["iphi."])
+        out = np.asarray(
+            nnx.jit(lambda model, x: model(x))(model, jnp.asarray(x, float))
+        )
+    assert np.linalg.norm(out - y) < TOLERANCE * np.linalg.norm(y - y.mean((0, 1)))
+
+
 def small():
     return build(CASES["mgno_darcy"][1]), filling.read("mgno_darcy")[1]
 

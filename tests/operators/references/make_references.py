@@ -230,7 +230,7 @@ def _exact_basis(module):
 
 
 def irregular(folder: pathlib.Path, base: dict) -> None:
-    """The variant on points, with and without a shape code, in float32."""
+    """The variant on points, with and without a shape code."""
     code = classes(folder / "models" / "LSM_Irregular_Geo.py")
     arguments = base | {"in_dim": 2, "out_dim": 2, "patch_size": "1,1", "padding": "0"}
     sizes = {"modes1": 3, "modes2": 3, "s1": 16, "s2": 16}
@@ -239,12 +239,21 @@ def irregular(folder: pathlib.Path, base: dict) -> None:
     rows = describe("model.", model) + describe("iphi.", iphi)
     load("model.", model, rows)
     load("iphi.", iphi, rows)
-    model.eval()
+    _exact_basis(model.eval())
+    model, iphi = model.double(), iphi.double()
+    for spectral in (model.fftproject_in, model.fftproject_out):
+        for parameter in spectral.parameters():  # `double` leaves complex ones alone
+            parameter.data = parameter.data.to(torch.complex128)
+    grid = model.get_grid
+    model.get_grid = lambda shape, device: grid(shape, device).double()
+    # Plain attributes again: phases of 128 pi x need more than float32.
+    iphi.B = np.pi * 2.0 ** torch.arange(8, dtype=torch.float64).reshape(1, 1, 1, 8)
+    iphi.center = torch.full((1, 1, 2), 1e-4, dtype=torch.float64)
     x = fields((1, 37, 2))
     shape_code = filling.fill("code", (1, 42), 0.1, 0.4, "float32")
-    for name, given in (("", None), ("_code", torch.from_numpy(shape_code))):
+    for name, given in (("", None), ("_code", torch.from_numpy(shape_code).double())):
         with torch.no_grad():
-            y = model(torch.from_numpy(x), code=given, iphi=iphi).numpy()
+            y = model(torch.from_numpy(x).double(), code=given, iphi=iphi).numpy()
         save(
             f"lsm_irregular{name}",
             "thuml/Latent-Spectral-Models d5a0b40, LSM_Irregular_Geo.py",
