@@ -8,11 +8,19 @@ from flax import nnx
 
 from operators.models.fno import FNO
 from operators.models.lsm import LSM
+from operators.models.lsm_irregular import LSMIrregular
 from operators.models.mgno import MgNO
 from operators.models.unet import UNet
 from operators.models.uno import UNO
 
-_MODELS = {"fno": FNO, "lsm": LSM, "mgno": MgNO, "unet": UNet, "uno": UNO}
+_MODELS = {
+    "fno": FNO,
+    "lsm": LSM,
+    "lsm_irregular": LSMIrregular,
+    "mgno": MgNO,
+    "unet": UNet,
+    "uno": UNO,
+}
 
 
 def names() -> list[str]:
