@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from operators.layers import spectral
-from operators.layers.spectral_transforms import TRANSFORMS
+from operators.layers import spectral, spectral_weights
+from operators.layers.spectral_costs import dft_products, faster_transform
+from operators.layers.spectral_transforms import (
+    TRANSFORMS,
+    interpolate,
+    interpolation_matrix,
+)
 
 GRIDS = [(16, 16), (15, 18), (21, 13)]
 
@@ -17,6 +22,21 @@ def draw(*shape, seed=0):
 def layer(c=2, d=3, modes=(3, 4), **options):
     options = {"layout": "symmetric", "rngs": nnx.Rngs(0)} | options
     return spectral.SpectralConvolution(c, d, modes=modes, **options)
+
+
+def dense(weights):
+    """The complex weights [*modes, in, out], from factors by their definition."""
+
+    def array(part):
+        return np.asarray(part.real[...]) + 1j * np.asarray(part.imag[...])
+
+    if isinstance(weights, spectral_weights.DenseWeights):
+        W = array(weights)
+        return W[..., None] * np.eye(W.shape[-1]) if weights.separable else W
+    factors = [array(factor) for factor in weights.factors]
+    if isinstance(weights, spectral_weights.TuckerWeights):
+        return np.einsum("rstu,ir,os,kt,lu->klio", array(weights.core), *factors)
+    return np.einsum("r,ir,or,kr,lr->klio", array(weights.scale), *factors)
 
 
 def with_identity(modes, **options):
@@ -34,7 +54,7 @@ def cosine(grid, k1, k2, phase=0.3):
 def by_definition(module, u, out_grid):
     """Sum over modes of Re(w_k W(k) u_k exp(2 pi i k x)), point by point."""
     grid = u.shape[1:-1]
-    W = np.asarray(module.weights.real[...]) + 1j * np.asarray(module.weights.imag[...])
+    W = dense(module.weights)
     points = [np.stack(np.meshgrid(*(np.arange(n) / n for n in g), indexing="ij"), -1)
               for g in (grid, out_grid)]  # fmt: skip
     frequencies = spectral.mode_frequencies(module.modes, module.layout)
@@ -134,6 +154,91 @@ def test_modes_at_nyquist_are_left_out():
         np.testing.assert_allclose(module(u), 0.0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        ((2, 3), {"factorization": "tucker", "rank": 0.4}),
+        ((3, 4), {"factorization": "cp", "rank": 0.3, "transform": "fft"}),
+        ((2, 2), {"separable": True}),
+    ],
+)
+@pytest.mark.parametrize("grid", [(15, 18), (5, 6)])  # all modes, and only some
+def test_factorised_weights_act_as_their_dense_tensor(channels, options, grid):
+    with jax.enable_x64(True):
+        u = draw(2, *grid, channels[0])
+        module = layer(*channels, param_dtype=jnp.float64, **options)
+        np.testing.assert_allclose(
+            jax.jit(lambda m, u: m(u))(module, u),
+            by_definition(module, u, grid),
+            atol=1e-13,
+        )
+
+
+def test_factors_have_the_sizes_and_the_spread_of_the_peers():
+    shape = (64, 64, 12, 7)
+    assert spectral_weights.tucker_ranks(shape, 0.1) == (35, 35, 7, 4)
+    assert spectral_weights.cp_rank(shape, 0.1) == 234
+    for factorization in ("tucker", "cp"):
+        module = layer(16, 16, (5, 4), factorization=factorization, rank=0.3)
+        W = dense(module.weights)
+        for part in (W.real, W.imag):
+            np.testing.assert_allclose(np.std(part), (1 / 32) ** 0.5, rtol=0.35)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_series_is_evaluated_anywhere(kind):
+    grid = (9, 12)
+    module = layer(use_bias=True)
+    u = jnp.asarray(draw(2, *grid, 2), jnp.float32)
+    fine = np.asarray(module(u, (18, 36)))  # more points than the output has modes
+    points = np.stack(np.unravel_index(np.arange(5, 400, 13), (18, 36)), -1)
+    values = module.at(u, kind(points / [18, 36] - [0, 2]))
+    np.testing.assert_allclose(
+        values, fine[:, points[:, 0], points[:, 1]], atol=2e-5 * np.abs(fine).max()
+    )
+
+
+@pytest.mark.parametrize("grid", [(7, 8), (10, 9)])
+def test_interpolation_goes_through_the_values_and_is_exact_for_low_modes(grid):
+    points = draw(6, 2)
+    u = cosine(grid, -3, 2)
+    wave = np.cos(2 * np.pi * (points @ [-3, 2]) + 0.3)
+    with jax.enable_x64(True):
+        values = interpolate(jnp.asarray(u), points)
+        np.testing.assert_allclose(values[0, :, 0], wave, atol=1e-13)
+        axes = [points[:4, 0], points[4:, 1]]
+        product = interpolate(jnp.asarray(u), axes)
+        lined = [interpolate(jnp.asarray(u), np.array([[x, y]]))[0, 0, 0]
+                 for x in axes[0] for y in axes[1]]  # fmt: skip
+        np.testing.assert_allclose(product.ravel(), lined, atol=1e-13)
+        noise = jnp.asarray(draw(1, *grid, 1))
+        same = interpolate(noise, [np.arange(n) / n for n in grid])
+        np.testing.assert_allclose(same, noise, atol=1e-13)
+        # The highest wave of an even axis is a cosine.
+        shaken = interpolation_matrix(8, np.array([1 / 16])) @ (-1.0) ** np.arange(8)
+        np.testing.assert_allclose(shaken, 0, atol=1e-13)
+
+
+def test_auto_takes_products_for_few_modes_and_the_fft_for_many():
+    def choice(n, m, backend="cpu"):
+        frequencies = spectral.mode_frequencies((m,), "symmetric")
+        return faster_transform((n,), (n,), frequencies, backend=backend)
+
+    assert choice(1024, 16) == choice(1024, 16, "tpu") == "dft"
+    assert choice(8192, 256) == "fft"
+    u = jnp.asarray(draw(2, 16, 18, 2), jnp.float32)
+    same = [layer(transform=t)(u) for t in ("auto", "dft")]
+    np.testing.assert_array_equal(*same)
+
+
+def test_products_count_the_multiply_adds_of_the_transform():
+    # Along the last axis 6 x 8 points to 5 modes, then 6 rows to 3 modes each.
+    assert dft_products((6, 8), (3, 5)) == 2 * 5 * 6 * 8 + 4 * 3 * 6 * 5
+    assert dft_products((4, 6, 8), (2, 3, 5)) == (
+        2 * 5 * 192 + 4 * 3 * 24 * 5 + 4 * 2 * 4 * 15
+    )
+
+
 def test_partnerless_mode_of_the_peer_is_halved():
     module = with_identity((8, 8), layout="neuralop")
     for k1, amplitude in ((3, 1.0), (4, 0.5), (5, 0.0)):
@@ -183,5 +288,7 @@ def test_rejects_settings_that_do_not_exist():
         layer(transform="dct")
     with pytest.raises(ValueError, match="one positive number per axis"):
         layer(modes=(3, 0))
+    with pytest.raises(ValueError, match="out_grid must have 2 entries"):
+        layer()(jnp.ones((2, 8, 8, 2)), (8,))
     with pytest.raises(ValueError, match="must have 2 grid axes"):
         layer()(jnp.ones((2, 8, 2)))
