@@ -23,6 +23,12 @@ class Preset:
     source: str
 
 
+_UNET = {"name": "unet", "in_channels": 1, "out_channels": 1}
+_UNET_SOURCE = "LSM without its spectral blocks, the released code d5a0b40 for "
+_LSM = {"name": "lsm", "in_channels": 1, "out_channels": 1}
+_LSM_SOURCE = "Wu et al. (2023), released code d5a0b40: "
+_NSL_SOURCE = "Neural-Solver-Library db942b7, coordinates among the channels: "
+_IRREGULAR = {"name": "lsm_irregular", "out_channels": 1}
 _MGNO = {"name": "mgno", "in_channels": 1, "out_channels": 1}
 _MGNO_SOURCE = "He, Liu, Xu (2024), released code 3a68a90: "
 _LI2021 = {
@@ -194,6 +200,74 @@ PRESETS: dict[str, Preset] = {
         65_013_187,
         _NEURALOP_SOURCE + "NNs-to-NOs 892ba1c",
     ),
+    "lsm_airfoil": Preset(
+        _LSM | {"in_channels": 2, "channels": 32}, 4_812_833, _LSM_SOURCE + "airfoil"
+    ),
+    "lsm_darcy": Preset(_LSM, 19_187_457, _LSM_SOURCE + "Darcy"),
+    "lsm_elasticity_grid": Preset(
+        _LSM | {"channels": 32}, 4_812_801, _LSM_SOURCE + "elasticity on a grid"
+    ),
+    "lsm_irregular_elasticity": Preset(
+        _IRREGULAR | {"in_channels": 44, "code_channels": 42, "geofno_compat": True},
+        6_043_939,
+        _LSM_SOURCE + "elasticity at points, 5,402,785 + 63,746 with complex weights "
+        "counted once (- 589,824) and a layer that is never used (+ 12,416)",
+    ),
+    "lsm_irregular_elasticity_nsl": Preset(
+        _IRREGULAR
+        | {
+            "in_channels": 2,
+            "geofno_compat": True,
+            "coordinate_skips": False,
+            "lifting_hidden": 64,
+            "projection_hidden": 64,
+        },
+        6_054_787,
+        _NSL_SOURCE + "elasticity, 5,466,339 with complex weights counted once "
+        "(- 589,824) and a layer that is never used (+ 1,376)",
+    ),
+    "lsm_navier_stokes": Preset(
+        _LSM | {"in_channels": 10}, 19_188_033, _LSM_SOURCE + "Navier-Stokes"
+    ),
+    "lsm_nsl_airfoil": Preset(
+        _LSM
+        | {
+            "in_channels": 2,
+            "channels": 32,
+            "coordinates": "none",
+            "lifting_hidden": 64,
+            "projection_hidden": 64,
+        },
+        4_812_769,
+        _NSL_SOURCE + "airfoil and pipe",
+    ),
+    "lsm_nsl_darcy": Preset(
+        _LSM | {"in_channels": 3, "coordinates": "none", "lifting_hidden": 128},
+        19_195_969,
+        _NSL_SOURCE + "Darcy",
+    ),
+    "lsm_nsl_navier_stokes": Preset(
+        _LSM
+        | {
+            "in_channels": 12,
+            "coordinates": "none",
+            "lifting_hidden": 128,
+            "norm": "instance_affine",
+        },
+        19_197_121,
+        _NSL_SOURCE + "Navier-Stokes",
+    ),
+    "lsm_pipe": Preset(
+        _LSM | {"in_channels": 2, "channels": 48}, 10_804_913, _LSM_SOURCE + "pipe"
+    ),
+    "lsm_plasticity": Preset(
+        _LSM | {"num_axes": 3, "out_channels": 4, "channels": 32},
+        13_457_828,
+        _LSM_SOURCE + "plasticity",
+    ),
+    "lsm_small": Preset(
+        _LSM | {"channels": 16}, 1_211_265, _LSM_SOURCE + "width 16, for comparisons"
+    ),
     "mgno_darcy_rough": Preset(
         _MGNO | {"grid": (256, 256), "num_layers": 4},
         572_661,
@@ -244,6 +318,24 @@ PRESETS: dict[str, Preset] = {
         },
         783_876,
         _MGNO_SOURCE + "pipe",
+    ),
+    "unet_airfoil": Preset(
+        _UNET | {"in_channels": 2, "channels": 32}, 4_332_289, _UNET_SOURCE + "airfoil"
+    ),
+    "unet_darcy": Preset(_UNET, 17_310_913, _UNET_SOURCE + "Darcy"),
+    "unet_elasticity_grid": Preset(
+        _UNET | {"channels": 32}, 4_332_257, _UNET_SOURCE + "elasticity on a grid"
+    ),
+    "unet_navier_stokes": Preset(
+        _UNET | {"in_channels": 10}, 17_311_489, _UNET_SOURCE + "Navier-Stokes"
+    ),
+    "unet_pipe": Preset(
+        _UNET | {"in_channels": 2, "channels": 48}, 9_740_801, _UNET_SOURCE + "pipe"
+    ),
+    "unet_plasticity": Preset(
+        _UNET | {"num_axes": 3, "out_channels": 4, "channels": 32},
+        12_977_284,
+        _UNET_SOURCE + "plasticity",
     ),
     "uno_darcy": Preset(
         {
