@@ -25,7 +25,7 @@ from flax import nnx  # noqa: E402
 from jax import lax  # noqa: E402
 
 from operators import models  # noqa: E402
-from operators.layers import convolution  # noqa: E402
+from operators.layers import convolution, correlation  # noqa: E402
 
 CYCLE = (*((1, 0),) * 5, (2, 0))
 
@@ -48,13 +48,13 @@ def zero_insertion(u, kernel, *, crop, padding="zero"):
 @contextlib.contextmanager
 def xla_rules():
     """Traces models with XLA's transposed convolution and rules of differentiation."""
-    saved = convolution.transposed_convolve, convolution._ROW_PRODUCTS_FROM
+    saved = convolution.transposed_convolve, correlation._ROW_PRODUCTS_FROM
     convolution.transposed_convolve = zero_insertion
-    convolution._ROW_PRODUCTS_FROM = float("inf")
+    correlation._ROW_PRODUCTS_FROM = float("inf")
     try:
         yield
     finally:
-        convolution.transposed_convolve, convolution._ROW_PRODUCTS_FROM = saved
+        convolution.transposed_convolve, correlation._ROW_PRODUCTS_FROM = saved
 
 
 def build_step(n: int, batch: int):

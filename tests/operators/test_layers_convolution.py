@@ -1,3 +1,6 @@
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,14 +9,14 @@ from flax import nnx
 from jax import lax
 
 from operators.layers import convolution as conv
+from operators.layers import correlation
 
-NHWC = ("NHWC", "HWIO", "NHWC")
 NUMPY_MODES = {"zero": "constant", "reflect": "reflect", "wrap": "wrap"}
 
 
 @pytest.fixture(autouse=True)
 def _row_products_on_small_grids(monkeypatch):
-    monkeypatch.setattr(conv, "_ROW_PRODUCTS_FROM", 0)
+    monkeypatch.setattr(correlation, "_ROW_PRODUCTS_FROM", 0)
 
 
 def draw(*shape, seed=0):
@@ -24,23 +27,28 @@ def correlate_by_sums(u, kernel, stride, padding):
     """out[i] = sum_t u[stride * i + t - k // 2] kernel[t], tap by tap in NumPy."""
     k = kernel.shape[0]
     if padding != "valid":
-        widths = ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0))
+        widths = ((0, 0), *[(k // 2, k // 2)] * (u.ndim - 2), (0, 0))
         u = np.pad(u, widths, mode=NUMPY_MODES[padding])
-    m1, m2 = ((n - k) // stride + 1 for n in u.shape[1:3])
-    out = np.zeros((u.shape[0], m1, m2, kernel.shape[-1]))
-    for i, j in np.ndindex(m1, m2):
-        window = u[:, stride * i : stride * i + k, stride * j : stride * j + k]
-        out[:, i, j] = np.einsum("bstc,stcd->bd", window, kernel)
+    sizes = [(n - k) // stride + 1 for n in u.shape[1:-1]]
+    out = np.zeros((u.shape[0], *sizes, kernel.shape[-1]))
+    for taps in np.ndindex(*kernel.shape[:-2]):
+        points = [
+            slice(t, t + stride * (m - 1) + 1, stride)
+            for t, m in zip(taps, sizes, strict=True)
+        ]
+        out += u[(slice(None), *points)] @ kernel[taps]
     return out
 
 
 def transpose_by_sums(u, kernel, crop):
     """out[2 j - crop + t] += u[j] kernel[t], tap by tap in NumPy."""
-    (b, m1, m2, _), (k1, k2, _, d) = u.shape, kernel.shape
-    full = np.zeros((b, 2 * (m1 - 1) + k1, 2 * (m2 - 1) + k2, d))
-    for s, t in np.ndindex(k1, k2):
-        full[:, s : s + 2 * m1 : 2, t : t + 2 * m2 : 2] += u @ kernel[s, t]
-    return full[:, crop : full.shape[1] - crop, crop : full.shape[2] - crop]
+    coarse, sizes = u.shape[1:-1], kernel.shape[:-2]
+    fine = [2 * (m - 1) + k for m, k in zip(coarse, sizes, strict=True)]
+    full = np.zeros((u.shape[0], *fine, kernel.shape[-1]))
+    for taps in np.ndindex(*sizes):
+        points = [slice(t, t + 2 * m, 2) for t, m in zip(taps, coarse, strict=True)]
+        full[(slice(None), *points)] += u @ kernel[taps]
+    return full[(slice(None), *(slice(crop, n - crop) for n in fine))]
 
 
 def value_and_pullback(fn, u, kernel):
@@ -56,21 +64,24 @@ def value_and_pullback(fn, u, kernel):
 
 
 def lhs_dilated(u, kernel, crop):
-    widths = [(k - 1 - crop, k - 1 - crop) for k in kernel.shape[:2]]
+    axes = range(kernel.ndim - 2)
+    widths = [(k - 1 - crop, k - 1 - crop) for k in kernel.shape[:-2]]
     return lax.conv_general_dilated(
-        u, kernel[::-1, ::-1], (1, 1), widths, lhs_dilation=(2, 2),
-        dimension_numbers=NHWC,
+        u, jnp.flip(kernel, axes), (1,) * len(axes), widths,
+        lhs_dilation=(2,) * len(axes),
+        dimension_numbers=correlation.LAYOUTS[len(axes)],
     )  # fmt: skip
 
 
 def reference(u, kernel, stride, padding):
     """The same map through XLA's own rules of differentiation."""
-    width = kernel.shape[0] // 2
+    num_axes = kernel.ndim - 2
     if padding != "valid":
-        u = conv.pad(u, width, padding)
+        u = conv.pad(u, kernel.shape[0] // 2, padding)
     return lax.conv_general_dilated(
-        u, kernel, (stride, stride), "VALID", dimension_numbers=NHWC
-    )
+        u, kernel, (stride,) * num_axes, "VALID",
+        dimension_numbers=correlation.LAYOUTS[num_axes],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("padding", conv.PADDINGS)
@@ -106,6 +117,57 @@ def test_transposed_convolution_equals_the_zero_insertion_form(taps, crop):
         )
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("grid", "looped"), [((9,), False), ((9,), True), ((5, 4, 6), False)]
+)
+def test_one_and_three_axes_equal_their_sums_and_gradients(grid, looped):
+    d = len(grid)
+    u = draw(2, *grid, 2)
+    one = functools.partial
+    cases = [
+        [
+            one(fn, stride=stride, padding=padding)
+            for fn in (conv.convolve, correlate_by_sums, reference)
+        ]
+        + [(3,) * d]
+        for stride, padding in ((1, "reflect"), (2, "zero"))
+    ] + [
+        [
+            one(fn, crop=1)
+            for fn in (conv.transposed_convolve, transpose_by_sums, lhs_dilated)
+        ]
+        + [taps]
+        for taps in ((4,) * d, (3, 4, 3)[:d])
+    ]
+    with jax.enable_x64(True):
+        for fn, by_sums, by_xla, taps in cases:
+            kernel = draw(*taps, 2, 3, seed=1)
+            theirs = value_and_pullback(by_xla, u, kernel)
+            with correlation.inside_loops() if looped else contextlib.nullcontext():
+                ours = value_and_pullback(fn, u, kernel)
+            np.testing.assert_allclose(ours[0], by_sums(u, kernel), atol=1e-12)
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-11)
+
+
+def test_kernel_gradients_inside_loops_are_products(monkeypatch):
+    monkeypatch.setattr(correlation, "_ROW_PRODUCTS_FROM", float("inf"))
+    u, kernel = jnp.ones((2, 6, 5, 2)), jnp.ones((3, 3, 2, 2))
+
+    def num_products():
+        gradient = jax.grad(lambda k: jnp.sum(conv.convolve(u, k) ** 2))
+        return str(jax.make_jaxpr(gradient)(kernel)).count("dot_general")
+
+    assert num_products() == 0
+    with correlation.inside_loops():
+        assert num_products() > 0
+
+
+def test_refuses_to_reflect_more_points_than_there_are():
+    with pytest.raises(ValueError, match=r"needs 2 points per axis, got grid \(1, 4\)"):
+        conv.pad(jnp.ones((1, 1, 4, 2)), 1, "reflect")
 
 
 @pytest.mark.parametrize("taps", [3, 4])
@@ -165,6 +227,8 @@ def test_rejects_settings_that_do_not_exist():
         conv.Convolution(1, 1, 3, padding="same", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
         conv.Convolution(1, 1, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="num_axes must be 1, 2 or 3, got 4"):
+        conv.Convolution(1, 1, 3, num_axes=4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="must hold 3 or 4"):
         conv.TransposedConvolution(1, 1, (2, 4), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="known: zero, wrap"):
