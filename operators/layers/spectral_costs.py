@@ -33,18 +33,16 @@ def faster_transform(
     if fft_cost is None:
         backend = backend or jax.default_backend()
         fft_cost = _FFT_COST.get(backend, _FFT_COST["cpu"])
-    sizes = [len(k) for k in frequencies]
     points = [math.prod(g) for g in (grid, out_grid)]
     fft = fft_cost * sum(n * math.log2(n) for n in points)
-    dft = sum(dft_products(g, sizes) for g in (grid, out_grid))
+    dft = sum(dft_products(g, frequencies) for g in (grid, out_grid))
     return "dft" if dft <= fft else "fft"
 
 
-def dft_products(grid: Sequence[int], sizes: Sequence[int]) -> int:
+def dft_products(grid: Sequence[int], frequencies: Sequence[np.ndarray]) -> int:
     """Multiply-adds per channel of a truncated DFT, one real product per axis."""
-    total, points = 2 * sizes[-1] * math.prod(grid), math.prod(grid[:-1])
-    done = sizes[-1]
-    for n, size in zip(reversed(grid[:-1]), reversed(sizes[:-1]), strict=True):
-        total += 4 * size * points * done
-        points, done = points // n, done * size
+    total, size = 0, math.prod(grid)
+    for n, k in zip(grid, frequencies, strict=True):
+        total += size * 2 * (int(np.abs(k).max()) + 1)
+        size = size // n * 2 * (int(np.abs(k).max()) + 1)
     return total

@@ -55,30 +55,61 @@ def synthesise_fft(
     return jnp.fft.irfft(full, n=grid[-1], axis=axes[-1], norm="forward")
 
 
-def _rotation(k: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine of 2 pi k j / n, [k, n], from integers reduced modulo n."""
-    angle = 2 * np.pi * (np.outer(k, np.arange(n)) % n) / n
-    return np.cos(angle), np.sin(angle)
+def _waves(k: np.ndarray, n: int) -> np.ndarray:
+    """Cosines, then sines, of 2 pi |k| j / n for 0 ... max |k|, [2 max |k| + 2, n].
+
+    From integers reduced modulo n, so that no digit is lost.
+    """
+    angle = np.outer(np.arange(np.abs(k).max() + 1), np.arange(n)) % n
+    angle = 2 * np.pi * angle / n
+    return np.concatenate([np.cos(angle), np.sin(angle)])
+
+
+def _product(matrix: np.ndarray, u: jax.Array, precision: str) -> jax.Array:
+    """One real matrix [o, i] times each of u [a, i, r].
+
+    As a batched product: with one shared matrix XLA transposes u on CPU, at three times
+    the price (benchmarks/spectral_transforms.py).
+    """
+    matrix = jnp.broadcast_to(jnp.asarray(matrix, u.dtype), (len(u), *matrix.shape))
+    return einsum("aoi,air->aor", matrix, u, precision)
 
 
 def analyse_dft(
     u: jax.Array, frequencies: Sequence[np.ndarray], precision: str = "full"
 ) -> jax.Array:
-    """As `analyse_fft`, by one real matrix product per axis, only for these modes."""
-    *leading, last = u.shape[1:-1]
-    channels = u.shape[-1]
-    cos, sin = _rotation(frequencies[-1], last)
-    matrix = jnp.asarray(np.stack([cos, -sin]).reshape(-1, last) / last, u.dtype)
-    u = einsum("ok,akc->aoc", matrix, u.reshape(-1, last, channels), precision)
-    size = len(frequencies[-1]) * channels  # of what is transformed already
-    for n, k in zip(reversed(leading), reversed(frequencies[:-1]), strict=True):
-        cos, sin = _rotation(k, n)
-        # (re, im) of the result from (re, im) of every point, axes [q, k, x, p].
-        matrix = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)])
-        matrix = jnp.asarray(matrix.reshape(2 * len(k), 2 * n) / n, u.dtype)
-        u = einsum("oi,aic->aoc", matrix, u.reshape(-1, 2 * n, size), precision)
-        size *= len(k)
-    return u.reshape(-1, 2, *(len(k) for k in frequencies), channels)
+    """As `analyse_fft`, by one real matrix product per axis, only for these modes.
+
+    The products are with cosines and sines of non-negative frequencies, real numbers in
+    the storage order of u; at the end exp(-i k x) = prod_j (cos - i sgn(k_j) sin) is
+    put together on the few modes that are left.
+    """
+    batch, *grid, channels = u.shape
+    rows, rest, sizes = batch, math.prod(grid) * channels, []
+    for n, k in zip(grid, frequencies, strict=True):
+        matrix = _waves(k, n) / n
+        rest //= n
+        u = _product(matrix, u.reshape(rows, n, rest), precision)
+        rows *= len(matrix)
+        sizes += [2, len(matrix) // 2]
+    u = u.reshape(batch, *sizes, channels)  # [b, p1, k1, p2, k2, ..., c]
+    real, imag = _halves(u, 2 * len(grid) - 1)
+    imag = -imag
+    for j in reversed(range(len(grid) - 1)):
+        negative = int((frequencies[j] < 0).sum())
+        positive = len(frequencies[j]) - negative
+        (cos_re, sin_re), (cos_im, sin_im) = (
+            _halves(part, 2 * j + 1) for part in (real, imag)
+        )
+
+        def signed(minus, plus, axis=2 * j + 1, negative=negative, positive=positive):
+            minus = jax.lax.slice_in_dim(minus, 1, negative + 1, axis=axis)
+            plus = jax.lax.slice_in_dim(plus, 0, positive, axis=axis)
+            return jnp.concatenate([jnp.flip(minus, axis), plus], axis)
+
+        real = signed(cos_re - sin_im, cos_re + sin_im)
+        imag = signed(cos_im + sin_re, cos_im - sin_re)
+    return jnp.stack([real, imag], 1)
 
 
 def synthesise_dft(
@@ -88,23 +119,48 @@ def synthesise_dft(
     precision: str = "full",
 ) -> jax.Array:
     """As `synthesise_fft`, by one real matrix product per axis."""
-    u, channels = coefficients, coefficients.shape[-1]
-    size = math.prod(coefficients.shape[2:])
-    for n, k in zip(grid[:-1], frequencies[:-1], strict=True):
-        cos, sin = _rotation(k, n)
-        size //= len(k)
-        # axes [x, p, q, k]
-        matrix = np.stack([np.stack([cos, -sin]), np.stack([sin, cos])])
-        matrix = matrix.transpose(3, 0, 1, 2).reshape(2 * n, 2 * len(k))
-        matrix = jnp.asarray(matrix, u.dtype)
-        u = einsum("oi,aic->aoc", matrix, u.reshape(-1, 2 * len(k), size), precision)
-    n, k = grid[-1], frequencies[-1]
-    # Every column but k = 0 stands for -k as well; sin(0) drops the imaginary part.
-    matrix = np.stack(_rotation(k, n)) * [[[1]], [[-1]]]
-    matrix = matrix * np.where(k == 0, 1, 2)[:, None]
-    matrix = jnp.asarray(matrix.reshape(2 * len(k), n).T, u.dtype)
-    u = einsum("oi,aic->aoc", matrix, u.reshape(-1, 2 * len(k), channels), precision)
-    return u.reshape(-1, *grid, channels)
+    batch, channels = len(coefficients), coefficients.shape[-1]
+    real, imag = coefficients[:, 0], coefficients[:, 1]  # [b, k1, ..., c]
+    for j, k in enumerate(frequencies[:-1]):
+        negative = int((k < 0).sum())
+        size = max(negative + 1, len(k) - negative)
+
+        def by_sign(part, axis=2 * j + 1, negative=negative, size=size):
+            """Parts of k and of -k for k = 0 ... size - 1."""
+            minus = jax.lax.slice_in_dim(part, 0, negative, axis=axis)
+            plus = jax.lax.slice_in_dim(part, negative, part.shape[axis], axis=axis)
+            minus = _extend(jnp.flip(minus, axis), axis, 1, size)
+            return _extend(plus, axis, 0, size), minus
+
+        (plus_re, minus_re), (plus_im, minus_im) = by_sign(real), by_sign(imag)
+        # c exp(ikx) + d exp(-ikx) = (c + d) cos kx + i (c - d) sin kx.
+        axis = 2 * j + 1
+        real = jnp.stack([plus_re + minus_re, minus_im - plus_im], axis)
+        imag = jnp.stack([plus_im + minus_im, plus_re - minus_re], axis)
+    # Re(c exp(ikx)); the sine of k = 0 is 0, which drops the imaginary part there.
+    u = jnp.stack([real, -imag], 2 * len(grid) - 1)
+    rows, rest = math.prod(u.shape[:-1]), channels
+    for n, k in zip(reversed(grid), reversed(frequencies), strict=True):
+        matrix = _waves(k, n).T  # [n, (p, k)]
+        if rest == channels:
+            # Every column of the last axis but k = 0 stands for -k as well.
+            matrix = matrix * np.tile(np.where(np.arange(len(k)) == 0, 1, 2), 2)
+        rows //= matrix.shape[1]
+        u = _product(matrix, u.reshape(rows, matrix.shape[1], rest), precision)
+        rest *= n
+    return u.reshape(batch, *grid, channels)
+
+
+def _halves(u: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The two entries of an axis of length 2, without that axis."""
+    return tuple(jax.lax.index_in_dim(u, p, axis, keepdims=False) for p in range(2))
+
+
+def _extend(u: jax.Array, axis: int, before: int, size: int) -> jax.Array:
+    """Zeros before and after along an axis, up to `size` entries."""
+    widths = [(0, 0)] * u.ndim
+    widths[axis] = (before, size - before - u.shape[axis])
+    return jnp.pad(u, widths)
 
 
 def synthesise_at(

@@ -232,10 +232,12 @@ def test_auto_takes_products_for_few_modes_and_the_fft_for_many():
 
 
 def test_products_count_the_multiply_adds_of_the_transform():
-    # Along the last axis 6 x 8 points to 5 modes, then 6 rows to 3 modes each.
-    assert dft_products((6, 8), (3, 5)) == 2 * 5 * 6 * 8 + 4 * 3 * 6 * 5
-    assert dft_products((4, 6, 8), (2, 3, 5)) == (
-        2 * 5 * 192 + 4 * 3 * 24 * 5 + 4 * 2 * 4 * 15
+    # 6 points to 3 cosines and 3 sines, then 8 points to 5 + 5 for each of these.
+    frequencies = spectral.mode_frequencies((2, 4), "symmetric")
+    assert dft_products((6, 8), frequencies) == 6 * 6 * 8 + 6 * 10 * 8
+    frequencies = spectral.mode_frequencies((1, 2, 4), "symmetric")
+    assert dft_products((4, 6, 8), frequencies) == (
+        4 * 192 + 4 * 6 * 6 * 8 + 4 * 6 * 10 * 8
     )
 
 
