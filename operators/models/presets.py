@@ -360,9 +360,11 @@ PRESETS: dict[str, Preset] = {
             "horizontal_skips": ((4, 0), (5, -1)),
             "norm": "instance_affine",
             "norm_layers": (1, 3),
+            "endpoint": True,
+            "domain_padding": 1 / 14,
         },
         16_393_665,
-        _UNO_SOURCE + "UNO_9; it also pads the end by 5 / 85 of the domain",
+        _UNO_SOURCE + "UNO_9; there 5 zeros on 85 points, 25 on 421",
     ),
     "uno_navier_stokes": Preset(
         _UNO_FLOW

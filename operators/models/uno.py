@@ -10,8 +10,9 @@ from flax import nnx
 
 from operators.layers import activations, normalization
 from operators.layers import coordinates as grid_points
+from operators.layers.padding import DomainPadding
 from operators.layers.pointwise import ChannelMLP, Pointwise
-from operators.layers.resampling import fourier_resample
+from operators.layers.resampling import fourier_resample, linear_resample
 from operators.layers.spectral import SpectralConvolution
 
 ARCHITECTURES = ("neuralop", "rahman2022")
@@ -24,27 +25,29 @@ def mirrored(num_layers: int) -> tuple[tuple[int, int], ...]:
 
 
 def layer_grid(
-    grid: Sequence[int], fraction: float | Sequence[float]
+    grid: Sequence[int], fraction: float | Sequence[float], endpoint: bool = False
 ) -> tuple[int, ...]:
-    """Points per axis of a layer that keeps this fraction of the points of `grid`.
+    """Points per axis of a layer that keeps this fraction of the cells of `grid`.
 
     Raises:
-        ValueError: if an axis would have no point left.
+        ValueError: if an axis would have no cell left.
     """
     fractions = np.broadcast_to(fraction, len(grid))
-    sizes = tuple(round(float(f) * n) for f, n in zip(fractions, grid, strict=True))
-    if min(sizes) < 1:
+    cells = [
+        round(float(f) * (n - endpoint)) for f, n in zip(fractions, grid, strict=True)
+    ]
+    if min(cells) < 1:
         raise ValueError(
-            f"a layer with fraction {fraction} needs a point on each axis, but grid "
-            f"{tuple(grid)} leaves {sizes}: use a finer grid or a larger fraction"
+            f"a layer with fraction {fraction} needs a cell on each axis, but grid "
+            f"{tuple(grid)} leaves {cells}: use a finer grid or a larger fraction"
         )
-    return sizes
+    return tuple(n + endpoint for n in cells)
 
 
 class SpectralBlock(nnx.Module):
     """One layer K u + W u on a new grid, with what the architecture puts around it.
 
-    "neuralop": z = act(norm(K u + beta + W u)), then act(norm(MLP(z) + G u)).
+    "neuralop": z = act(norm(K u + beta) + W u), then act(norm(MLP(z) + G u)).
     "rahman2022": act(norm(K u + W u + b)).
     W and G are pointwise and followed by Fourier resampling.
 
@@ -55,12 +58,13 @@ class SpectralBlock(nnx.Module):
         architecture: "neuralop" or "rahman2022".
         layout: modes that are kept, see `SpectralConvolution`.
         norm: name of the normalisation, see `normalization.create`.
-        activation: name of the activation, or "none".
-        channel_mlp_expansion: hidden channels of the MLP over out_channels; 0 leaves
-            it out. For "neuralop" only.
+        activation: name of the activation of the MLP.
+        block_activation: that of the layer, or "none".
+        mlp_hidden: hidden channels of the MLP; 0 leaves it and G out.
+        transform: see `SpectralConvolution`.
+        precision: of the matrix products, see `operators.layers.precision.einsum`.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`.
-        **spectral_options: further arguments of `SpectralConvolution`.
     """
 
     def __init__(
@@ -73,38 +77,43 @@ class SpectralBlock(nnx.Module):
         layout: str,
         norm: str,
         activation: str,
-        channel_mlp_expansion: float,
+        block_activation: str,
+        mlp_hidden: int,
+        transform: str,
+        precision: str,
         param_dtype,
         rngs: nnx.Rngs,
-        **spectral_options,
     ):
         peer = architecture == "neuralop"
-        options = {"param_dtype": param_dtype, "rngs": rngs}
+        plain = {"param_dtype": param_dtype, "rngs": rngs}
+        options = plain | {"precision": precision}
+        channels = in_channels, out_channels
         self.spectral = SpectralConvolution(
-            in_channels, out_channels, modes=modes, layout=layout, use_bias=peer,
-            **spectral_options, **options,
+            *channels, modes=modes, layout=layout, transform=transform, use_bias=peer,
+            **options,
         )  # fmt: skip
         if not peer:
             _redraw(self.spectral, math.sqrt(1 / (4 * in_channels)), rngs)
-        self.skip = Pointwise(in_channels, out_channels, use_bias=not peer, **options)
-        hidden = round(channel_mlp_expansion * out_channels) if peer else 0
+        self.skip = Pointwise(*channels, use_bias=not peer, **options)
         mlp = gate = None
-        if hidden:
-            mlp = ChannelMLP(out_channels, hidden, out_channels, **options)
-            gate = Pointwise(in_channels, out_channels, use_bias=False, **options)
-        self.mlp, self.gate = nnx.data(mlp), nnx.data(gate)
+        if mlp_hidden:
+            mlp = ChannelMLP(
+                out_channels, mlp_hidden, out_channels, activation=activation, **options
+            )
+            gate = Pointwise(*channels, use_bias=False, **options)
+        self.mlp, self.gate, self.norm_of_sum = nnx.data(mlp), nnx.data(gate), not peer
         self.norms = nnx.List(
-            normalization.create(norm, out_channels, **options)
-            for _ in range(2 if hidden else 1)
+            normalization.create(norm, out_channels, **plain)
+            for _ in range(2 if mlp_hidden else 1)
         )
-        self.activation = (
-            _identity if activation == "none" else activations.get(activation)
-        )
+        none = block_activation == "none"
+        self.activation = _identity if none else activations.get(block_activation)
 
     def __call__(self, u: jax.Array, out_grid: Sequence[int]) -> jax.Array:
         """Maps u [batch, *grid, in_channels] to [batch, *out_grid, out_channels]."""
-        z = self.spectral(u, out_grid) + _pointwise(self.skip, u, out_grid)
-        z = self.activation(self.norms[0](z))
+        z, skip = self.spectral(u, out_grid), _pointwise(self.skip, u, out_grid)
+        z = self.norms[0](z + skip) if self.norm_of_sum else self.norms[0](z) + skip
+        z = self.activation(z)
         if self.mlp is None:
             return z
         z = self.mlp(z) + _pointwise(self.gate, u, out_grid)
@@ -157,6 +166,11 @@ class UNO(nnx.Module):
         layout: modes that are kept: "symmetric", "neuralop" or "li2021".
         input_skip: whether the hidden channels of Q join those of P.
         coordinates: channels appended to the input: "grid", "periodic" or "none".
+        endpoint: whether grids hold the right end of the domain (vertex grids of
+            problems that are not periodic).
+        domain_padding: zeros added to the lifted field, as a fraction of the domain,
+            one for all axes or one per axis; at both ends for "neuralop", behind the
+            right end for "rahman2022". Layers keep fractions of the padded grid.
         norm: name of the normalisation of the layers.
         norm_layers: layers that get it; empty means all.
         activation: name of the activation; "gelu" is the exact one.
@@ -166,7 +180,7 @@ class UNO(nnx.Module):
         channel_mlp_expansion: hidden channels of the pointwise map of each layer over
             its channels, "neuralop" only; 0 leaves that map out.
         transform: "auto", "dft" or "fft", the same map; see `SpectralConvolution`.
-        precision: of the spectral matrix products; see `SpectralConvolution`.
+        precision: of the matrix products; see `operators.layers.precision.einsum`.
         param_dtype: dtype of the parameters; the model computes in its input's dtype.
         rngs: random streams; draws from `params`.
 
@@ -194,6 +208,8 @@ class UNO(nnx.Module):
         layout: str = "symmetric",
         input_skip: bool = False,
         coordinates: str = "grid",
+        endpoint: bool = False,
+        domain_padding: float | Sequence[float] = 0.0,
         norm: str = "none",
         norm_layers: Sequence[int] = (),
         activation: str = "gelu",
@@ -210,8 +226,10 @@ class UNO(nnx.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.fractions, self.coordinates = tuple(fractions), coordinates
         self.input_skip, self.lifted_activated = input_skip, architecture != "neuralop"
-        self.activation = activations.get(activation)
-        options = {"param_dtype": param_dtype, "rngs": rngs}
+        self.activation, self.endpoint = activations.get(activation), endpoint
+        peer = architecture == "neuralop"
+        self.padding = _padding(domain_padding, self.num_axes, endpoint, peer)
+        options = {"precision": precision, "param_dtype": param_dtype, "rngs": rngs}
         inputs = in_channels + grid_points.num_channels(coordinates, self.num_axes)
         self.lifting = _two_layers(inputs, lifting_channels, channels, 0, options)
         widths = {LIFTED: channels, **dict(enumerate(layer_channels))}
@@ -223,15 +241,15 @@ class UNO(nnx.Module):
         self.layers = nnx.List(
             SpectralBlock(
                 inputs[t], widths[t], modes=modes[t], architecture=architecture,
-                layout=layout, activation=block_activation or activation,
-                norm=norm if t in norm_layers or not norm_layers else "none",
-                channel_mlp_expansion=channel_mlp_expansion, transform=transform,
-                precision=precision, **options,
+                layout=layout, norm=norm if t in (norm_layers or [t]) else "none",
+                activation=activation, block_activation=block_activation or activation,
+                mlp_hidden=round(channel_mlp_expansion * widths[t]) if peer else 0,
+                transform=transform, **options,
             )
             for t in range(self.num_layers)
         )  # fmt: skip
         self.sources = tuple(sorted({source for _, source in self.skips}))
-        linear = self.sources if architecture == "neuralop" else ()
+        linear = self.sources if peer else ()
         self.horizontal = nnx.List(
             Pointwise(widths[s], widths[s], use_bias=False, **options) for s in linear
         )
@@ -246,31 +264,38 @@ class UNO(nnx.Module):
         """Maps x [batch, *grid, in_channels] to [batch, *out_grid, out_channels].
 
         Args:
-            x: the input function on a periodic grid of any size.
+            x: input function on a grid of any size, taken as periodic if there is no
+                padding.
             out_grid: points per axis of the output; None takes the last fraction.
 
         Raises:
             ValueError: if x or out_grid has the wrong shape, or x too few points.
         """
         self._check_input(x, out_grid)
-        grids = [layer_grid(x.shape[1:-1], f) for f in self.fractions]
-        if out_grid is not None:
-            grids[-1] = tuple(out_grid)
+        if out_grid is None:
+            out_grid = layer_grid(x.shape[1:-1], self.fractions[-1], self.endpoint)
         hidden, v = self._lift(x)
+        v = self.padding.pad(v)
+        grids = [layer_grid(v.shape[1:-1], f) for f in self.fractions[:-1]]
+        widths = self.padding.widths(out_grid)
+        grids.append(
+            tuple(a + n + b for n, (a, b) in zip(out_grid, widths, strict=True))
+        )
         kept = {LIFTED: self._carry(LIFTED, v)} if LIFTED in self.sources else {}
         for t, layer in enumerate(self.layers):
             v = layer(self._join(t, v, kept), grids[t])
             if t in self.sources:
                 kept[t] = self._carry(t, v)
-        v = self._join(self.num_layers, v, kept)
+        v = self.padding.crop(self._join(self.num_layers, v, kept), out_grid)
         v = self.activation(self.projection[0](v))
         if self.input_skip:
-            v = jnp.concatenate([v, fourier_resample(hidden, grids[-1])], -1)
+            resample = linear_resample if self.endpoint else fourier_resample
+            v = jnp.concatenate([v, resample(hidden, out_grid)], -1)
         return self.projection[1](v)
 
     def _lift(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the hidden and the output channels of the lifting."""
-        x = grid_points.append(x, self.coordinates)
+        x = grid_points.append(x, self.coordinates, endpoint=self.endpoint)
         hidden = self.activation(self.lifting[0](x))
         v = self.lifting[1](hidden)
         return hidden, self.activation(v) if self.lifted_activated else v
@@ -306,6 +331,20 @@ def _two_layers(inputs: int, hidden: int, outputs: int, extra: int, options: dic
     """Pointwise maps inputs -> hidden and hidden + extra -> outputs."""
     first = Pointwise(inputs, hidden, **options)
     return nnx.List([first, Pointwise(hidden + extra, outputs, **options)])
+
+
+def _padding(
+    fractions: float | Sequence[float], num_axes: int, endpoint: bool, both_ends: bool
+) -> DomainPadding:
+    if np.size(fractions) not in (1, num_axes) or not all(
+        0 <= p < 1 for p in np.ravel(fractions)
+    ):
+        raise ValueError(
+            "domain_padding must lie in [0, 1), one number or one for each of "
+            f"{num_axes} axes, got {fractions}"
+        )
+    per_axis = tuple(float(p) for p in np.broadcast_to(fractions, num_axes))
+    return DomainPadding(per_axis, endpoint, both_ends)
 
 
 def _skips(pairs: str | Sequence[tuple[int, int]], num_layers: int):

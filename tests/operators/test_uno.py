@@ -25,6 +25,8 @@ RAHMAN = {
     "norm": "instance_affine",
     "norm_layers": (1,),
     "input_skip": True,
+    "endpoint": True,
+    "domain_padding": (1 / 6, 1 / 7),  # 2 spacings on 13 and on 15 vertices
 }
 
 
@@ -102,7 +104,9 @@ def neuralop_by_hand(model, x, grids):
 
 def rahman_by_hand(model, x, grids):
     hidden = gelu(dense(model.lifting[0], x))
-    v = lifted = gelu(dense(model.lifting[1], hidden))
+    v = gelu(dense(model.lifting[1], hidden))
+    # The first point after the right end is one spacing away already.
+    v = lifted = np.pad(v, ((0, 0), (0, 1), (0, 1), (0, 0)))
     first = None
     for t, (layer, grid) in enumerate(zip(model.layers, grids, strict=True)):
         if t == 2:
@@ -118,31 +122,35 @@ def rahman_by_hand(model, x, grids):
         v = gelu(z)
         first = v if t == 0 else first
     v = np.concatenate([v, resize(lifted, v.shape[1:3])], -1)
-    v = gelu(dense(model.projection[0], v))
-    v = np.concatenate([v, resize(hidden, v.shape[1:3])], -1)
+    v = gelu(dense(model.projection[0], v))[:, :-1, :-1]
+    v = np.concatenate([v, hidden], -1)
     return dense(model.projection[1], v)
 
 
 @pytest.mark.parametrize(
-    ("by_hand", "options"), [(neuralop_by_hand, {}), (rahman_by_hand, RAHMAN)]
+    ("by_hand", "options", "out_grid", "grids"),
+    [
+        (neuralop_by_hand, {}, (16, 9), [(6, 8), (6, 6), (16, 9)]),
+        (rahman_by_hand, RAHMAN, None, [(7, 8), (7, 6), (14, 16)]),
+    ],
 )
-def test_equals_the_formulas_in_float64_on_an_odd_grid(by_hand, options):
+def test_equals_the_formulas_in_float64_on_an_odd_grid(
+    by_hand, options, out_grid, grids
+):
     with jax.enable_x64(True):
         model = create(coordinates="none", param_dtype="float64", **options)
         x = draw(2, 13, 15, 2)
-        for out_grid in (None, (16, 9)):
-            grids = [(6, 8), (6, 6), out_grid or (13, 15)]
-            out = jax.jit(lambda m, x, g=out_grid: m(x, g))(model, x)
-            assert out.dtype == jnp.float64
-            np.testing.assert_allclose(out, by_hand(model, x, grids), atol=1e-12)
+        out = jax.jit(lambda m, x: m(x, out_grid))(model, x)
+        assert out.dtype == jnp.float64
+        np.testing.assert_allclose(out, by_hand(model, x, grids), atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, RAHMAN])
+@pytest.mark.parametrize("options", [{}, pytest.param(RAHMAN, marks=pytest.mark.slow)])
 def test_every_parameter_receives_a_gradient(options):
     with jax.enable_x64(True):
         model = create(param_dtype="float64", **options)
         graph, parameters, rest = nnx.split(model, nnx.Param, ...)
-        x, weights = draw(2, 9, 11, 2), draw(2, 9, 11, 3, seed=1)
+        x, weights = draw(2, 13, 15, 2), draw(2, 13, 15, 3, seed=1)
 
         @jax.jit
         def gradients(parameters):
@@ -176,11 +184,22 @@ def test_official_counts(name):
     assert sum(leaf.size for leaf in leaves) == preset.parameters
 
 
+def test_padded_vertex_grids_and_their_layers():
+    model = abstract(**RAHMAN)
+    shape = nnx.eval_shape(lambda m: m(jnp.ones((1, 13, 15, 2)), (25, 29)), model).shape
+    assert shape == (1, 25, 29, 3)
+    halves = abstract(**RAHMAN | {"fractions": (0.5, 0.5, 0.5)})
+    shape = nnx.eval_shape(lambda m: m(jnp.ones((1, 25, 29, 2))), halves).shape
+    assert shape == (1, 13, 15, 3)  # every other vertex
+    assert uno.layer_grid((16, 15), (0.5, 1)) == (8, 15)
+
+
+@pytest.mark.slow  # JAX compiles each draw
 def test_weights_of_rahman_have_the_published_spread():
     block = uno.SpectralBlock(
         4, 4, modes=(8, 8), architecture="rahman2022", layout="li2021", norm="none",
-        activation="none", channel_mlp_expansion=0.0, param_dtype=jnp.float32,
-        rngs=nnx.Rngs(0),
+        activation="gelu", block_activation="none", mlp_hidden=0, transform="auto",
+        precision="full", param_dtype=jnp.float32, rngs=nnx.Rngs(0),
     )  # fmt: skip
     for part in (block.spectral.weights.real[...], block.spectral.weights.imag[...]):
         np.testing.assert_allclose(np.std(part), np.sqrt(1 / (4 * 4)), rtol=0.05)
@@ -193,6 +212,7 @@ def test_weights_of_rahman_have_the_published_spread():
         ({"architecture": "unet"}, "'unet'; known: neuralop, rahman2022"),
         ({"fractions": (1, 1)}, "one entry per layer, got 3, 2 and 3"),
         ({"modes": (3, 2, 3)}, "one tuple per layer with one number per axis"),
+        ({"domain_padding": (0.1,) * 3}, "one for each of 2 axes, got"),
         ({"horizontal_skips": "dense"}, "'dense'; known: mirrored, none"),
         ({"horizontal_skips": ((1, 1),)}, "-1 <= source < target <= 3, got"),
     ],
