@@ -13,7 +13,6 @@ import functools
 import os
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import jax
@@ -37,6 +36,7 @@ from operators.training import (
     sharding,
     state,
     timing,
+    tuning,
     workdir,
 )
 
@@ -114,15 +114,14 @@ def train_and_evaluate(config, folder: Path, *, stop, name: str = "") -> dict:
 def prepare_and_train(config, folder, mesh, resumed, stop, name) -> dict:
     """Does the work of `train_and_evaluate` once the folder is ours alone."""
     run = Run(config, mesh)
-    if jax.default_backend() == "cpu" and not resumed:
-        run.announce(name)
+    tuned = tuning.load(folder, mesh.size) if resumed else None
+    run.use(tuned or run.measure_steps(name))
     if not data.generate(config.data, stop):
         raise StoppedError(f"the data of {name} are not complete")
     run.load_data()
     train(run, folder, stop)
-    report = evaluate.evaluate(
-        folder, baseline=find_baseline(config, run), dataset=run.dataset
-    )
+    baseline = runs.find_baseline(config, run.dataset)
+    report = evaluate.evaluate(folder, baseline=baseline, dataset=run.dataset)
     print(evaluate.describe(report))
     print(f"figures and checkpoints: {folder}/ (curves.png, samples.png, checkpoints/)")
     return report
@@ -132,7 +131,7 @@ class Run:
     """Model, optimiser, compiled functions and data of one training run."""
 
     def __init__(self, config, mesh):
-        self.config = config
+        self.config, self.mesh = config, mesh
         self.put = functools.partial(jax.device_put, device=sharding.replicated(mesh))
         self.steps_per_epoch = batching.steps_per_epoch(
             config.data.num_train, config.batch_size
@@ -141,51 +140,88 @@ class Run:
         self.optimizer = optimizers.create(
             config.optimizer, config.schedule, config.num_epochs, self.steps_per_epoch
         )
-        coordinates = data.stored_coordinates(config.data)
-        self.grid = tuple(len(c) for c in coordinates)
+        self.layout = data.describe(config.data)
         settings = dict(config.loss)
         name = settings.pop("name")
-        loss_fn = losses.create(name, data.spacing(coordinates), **settings)
+        self.loss_fn = losses.create(name, self.layout.spacing, **settings)
         model = models.create(rngs=nnx.Rngs(config.seed), **config.model)
         # The model sees the data's shape before anything is computed or generated.
-        shape = (1, *self.grid, config.model.in_channels)
-        jax.eval_shape(lambda x: model(x), jax.ShapeDtypeStruct(shape, np.float32))
+        checks.model_fits(model, config.model, self.layout)
+        shape = (1, *self.layout.grid, config.model.in_channels)
+        self.example = jax.ShapeDtypeStruct(shape, np.float32)
+        model.eval()
+        jax.eval_shape(lambda x: model(x), self.example)
         self.graph, self.state = state.create_state(model, self.optimizer, mesh)
-        self.step_fn = state.make_train_step(self.graph, self.optimizer, loss_fn, mesh)
-        self.errors_fn = state.make_errors(self.graph, losses.relative_l2)
+        self.samples = config.batch_size // mesh.size
+        tuning.check(config.micro_batch, self.samples, self.state)
+        self.build_step = functools.cache(self._build_step)
 
-    def announce(self, name: str) -> None:
-        """Prints how long the run will take on this machine, from two timed steps."""
+    def _build_step(self, choice: tuning.Choice):
+        """The training step, computed as chosen."""
+        return state.make_train_step(
+            tuning.apply(self.graph, self.state, choice.transform),
+            self.optimizer,
+            self.loss_fn,
+            self.mesh,
+            micro_batch=choice.micro_batch,
+        )
+
+    def use(self, tuned: tuning.Tuning) -> None:
+        """Takes a measured, stored or given way to compute the steps."""
+        print(tuned.describe(), flush=True)
+        self.tuned, choice = tuned, tuned.choice
+        graph = tuning.apply(self.graph, self.state, choice.transform)
+        self.step_fn = self.build_step(choice)
+        self.errors_fn = state.make_errors(graph, losses.relative_l2)
+        self.build_step.cache_clear()
+
+    def measure_steps(self, name: str) -> tuning.Tuning:
+        """Chooses the fastest step and prints how long the run will take with it."""
         config, kinds = self.config, self.config.normalizers
         # The values do not matter, as long as nothing is divided by zero.
-        shape = (config.data.num_train, *self.grid)
+        shape = (config.data.num_train, *self.layout.grid)
         x = np.ones((*shape, config.model.in_channels), np.float32)
         y = np.ones((*shape, config.model.out_channels), np.float32)
         output = normalizers.fit(kinds.output, y)
         arrays = self.put(state.Arrays(x, y, output))
         copy = jax.tree.map(lambda leaf: leaf.copy(), self.state)
         indices = np.arange(config.batch_size, dtype=np.int32)
-        seconds = timing.seconds_per_step(self.step_fn, copy, arrays, indices)
+        tuned, seconds = tuning.measure(
+            self.build_step,
+            first := tuning.Choice(config.micro_batch),
+            lambda: tuning.alternatives(
+                self.graph, self.state, first, self.example, self.samples
+            ),
+            copy,
+            (arrays, indices),
+            self.num_steps,
+        )
         total = seconds * self.num_steps
         print(
             f"training: {config.num_epochs} epochs of {self.steps_per_epoch} steps, "
-            f"{seconds:.2g} s each: about {timing.spell_duration(total)} on this CPU",
+            f"{seconds:.2g} s each: about {timing.spell_duration(total)} on this "
+            f"{jax.default_backend().upper()}",
             flush=True,
         )
         if total > 3600 and name and ":" not in name:
             print(f"a variant that takes minutes: --config {name}:small", flush=True)
+        return tuned
 
     def load_data(self) -> None:
         """Reads the splits, fits the normalisers, puts everything on the devices."""
         config, settings = self.config, self.config.data
         self.dataset = data.open_data(settings)
-        print(f"data: {self.dataset.root}, read at {self.grid[0]} x {self.grid[1]}")
+        print(f"data: {self.dataset.root}, read at {self.layout.spell_grid()}")
         train_split = data.load_split(self.dataset, settings, "train")
         valid_split = data.load_split(self.dataset, settings, "valid")
         checks.channels(config.model, train_split)
         self.sample_ids = train_split.sample_ids
         self.normalizers = {
-            "input": normalizers.fit(config.normalizers.input, train_split.x),
+            "input": normalizers.fit(
+                config.normalizers.input,
+                train_split.x,
+                num_coordinates=train_split.num_coordinates,
+            ),
             "output": normalizers.fit(config.normalizers.output, train_split.y),
         }
 
@@ -224,8 +260,9 @@ def train(run: Run, folder: Path, stop) -> None:
     if restored := latest.restore(current):
         current, facts = restored
         lowest = facts["best_valid_relative_l2"]
-        check_same_data(facts, run.dataset, folder)
+        runs.check_same_data(facts, run.dataset, folder)
     # Only now: a refused run must leave the folder as it was.
+    tuning.save(folder, run.tuned, run.mesh.size)
     workdir.record_config(folder, config)
     normalizers.save(folder / "normalizers.npz", run.normalizers)
     first = int(current.step)
@@ -301,32 +338,6 @@ def fetch(window: list, order: np.ndarray, sample_ids: np.ndarray, epoch: int) -
             "--workdir"
         )
     return values
-
-
-def check_same_data(facts: dict, dataset, folder: Path) -> None:
-    """Raises a ValueError where the checkpoint was trained on other data."""
-    if facts["data_manifest_sha256"] != dataset.manifest_sha256:
-        raise ValueError(
-            f"{folder} was trained on other data than {dataset.root} holds now: give "
-            "another --workdir, or put the former data back"
-        )
-
-
-def find_baseline(config, run: Run) -> str | None:
-    """The baseline's workdir, where there is a run of it on the same data."""
-    name = config.eval.baseline
-    if not name:
-        return None
-    try:
-        other = runs.load(name)
-    except (ValueError, OSError, zipfile.BadZipFile):
-        print(f"no baseline in the figures: there is no finished run in {name}")
-        return None
-    same = other.info["data_manifest_sha256"] == run.dataset.manifest_sha256
-    same &= other.config["data"]["stride"] == config.data.stride
-    if not same:
-        print(f"no baseline in the figures: {name} was trained on other data")
-    return name if same else None
 
 
 if __name__ == "__main__":

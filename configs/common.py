@@ -161,6 +161,7 @@ def housekeeping(config: ml_collections.ConfigDict) -> None:
     config.log = {"every_steps": 50, "tensorboard": True}
     config.checkpoint = {"every_epochs": 1, "keep": 2}
     config.num_devices = 0  # 0: all
+    config.micro_batch = 0  # samples computed together on a device; 0: measured
 
 
 def halving(*, peak: float) -> ml_collections.ConfigDict:

@@ -274,8 +274,9 @@ def test_the_paper_run_announces_its_duration_and_the_smaller_variant(
 ):
     config = loading.load(QUICK)
     run = train.Run(config, train.sharding.data_mesh(0, config.batch_size))
-    monkeypatch.setattr(train.timing, "seconds_per_step", lambda *a: 1e4)
-    run.announce("configs/mgno_darcy.py")
+    tuned = train.tuning.Tuning(train.tuning.Choice())
+    monkeypatch.setattr(train.tuning, "measure", lambda *a: (tuned, 1e4))
+    assert run.measure_steps("configs/mgno_darcy.py") is tuned
     output = capsys.readouterr().out
     assert "days" in output or "h on this CPU" in output
     assert "configs/mgno_darcy.py:small" in output

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import jax
@@ -10,7 +11,14 @@ import numpy as np
 from flax import nnx
 
 from operators import models
-from operators.training import checkpoints, normalizers, optimizers, sharding, state
+from operators.training import (
+    checkpoints,
+    normalizers,
+    optimizers,
+    sharding,
+    state,
+    tuning,
+)
 
 
 @dataclasses.dataclass
@@ -49,25 +57,29 @@ class Operator:
         """Applies the operator.
 
         Args:
-            x: [num, n1, n2, in_channels] inputs in physical units, on the training
+            x: [num, *grid, in_channels] inputs in physical units, on the training
                 grid or on any other that the model accepts; pointwise normalisers are
-                interpolated to it.
+                interpolated to it. At the nodes of a mesh: [num, nodes, in_channels],
+                coordinates first.
             batch_size: samples per forward pass.
 
         Returns:
-            [num, n1, n2, out_channels] float32.
+            [num, *grid, out_channels] float32.
 
         Raises:
             ValueError: if x has the wrong rank, or the model does not take its grid.
         """
         x = np.asarray(x, np.float32)
         channels = self.config["model"]["in_channels"]
-        if x.ndim != 4 or x.shape[-1] != channels or not len(x):
+        num_axes = self.input.mean.ndim - 2
+        if x.ndim != num_axes + 2 or x.shape[-1] != channels or not len(x):
+            axes = ", ".join(f"n{i + 1}" for i in range(num_axes))
             raise ValueError(
-                f"x must be [num, n1, n2, in_channels] with in_channels = {channels}, "
+                f"x must be [num, {axes}, in_channels] with in_channels = {channels}, "
                 f"but has shape {x.shape}"
             )
-        encode, decode = (n.resample(x.shape[1:3]) for n in (self.input, self.output))
+        grid = x.shape[1:-1]
+        encode, decode = (n.resample(grid) for n in (self.input, self.output))
         parts = []
         for start in range(0, len(x), batch_size):
             batch = encode.encode(x[start : start + batch_size])
@@ -108,15 +120,44 @@ def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
     if restored is None:
         raise ValueError(f"{workdir} has no {checkpoint} checkpoint yet: train it on")
     train_state, info = restored
+    model = nnx.merge(graph, train_state.params, train_state.variables)
+    if tuned := tuning.load(workdir):
+        tuning.set_transform(model, tuned.choice.transform)
     fitted = normalizers.load(workdir / "normalizers.npz")
     return Operator(
         config=config,
         workdir=workdir,
         step=int(train_state.step),
         info=info,
-        model=nnx.merge(graph, train_state.params, train_state.variables),
+        model=model,
         **fitted,
     )
+
+
+def check_same_data(facts: dict, dataset, folder: Path) -> None:
+    """Raises a ValueError where the checkpoint was trained on other data."""
+    if facts["data_manifest_sha256"] != dataset.manifest_sha256:
+        raise ValueError(
+            f"{folder} was trained on other data than {dataset.root} holds now: give "
+            "another --workdir, or put the former data back"
+        )
+
+
+def find_baseline(config, dataset) -> str | None:
+    """The baseline's workdir, where there is a run of it on the same data."""
+    name = config.eval.baseline
+    if not name:
+        return None
+    try:
+        other = load(name)
+    except (ValueError, OSError, zipfile.BadZipFile):
+        print(f"no baseline in the figures: there is no finished run in {name}")
+        return None
+    same = other.info["data_manifest_sha256"] == dataset.manifest_sha256
+    same &= other.config["data"]["stride"] == config.data.stride
+    if not same:
+        print(f"no baseline in the figures: {name} was trained on other data")
+    return name if same else None
 
 
 def _keywords(settings: dict) -> dict:

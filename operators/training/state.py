@@ -64,6 +64,8 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     loss_fn: Callable,
     mesh: Mesh,
+    *,
+    micro_batch: int = 0,
 ) -> Callable:
     """Compiles (state, arrays, indices [batch]) -> (state, metrics).
 
@@ -73,15 +75,60 @@ def make_train_step(
     mode: batch norms use the statistics of the whole batch, over all devices. The
     metrics stay on the device: nothing waits for them.
 
+    With micro-batches the gradients of parts of the batch are added up, which is the
+    same sum up to rounding, but needs the memory of one part: on a CPU the fields of
+    a part fit the cache. Not for models with batch statistics.
+
     Args:
         graph: structure of the model, see `create_state`.
         optimizer: see `operators.training.optimizers.create`.
         loss_fn: (prediction, target) -> [batch], in physical units.
         mesh: devices that share the batch.
+        micro_batch: samples per device in a part, a divisor of its share of the batch;
+            0: all of them at once.
     """
-    everywhere, over_batch = replicated(mesh), split_batch(mesh)
+    sums = _gradient_sums(graph, loss_fn, mesh)
+
+    def finish(state: TrainState, loss, gradient, variables, batch: int):
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss / batch,
+            "gradient_norm": optax.tree.norm(gradient),
+            "update_norm": optax.tree.norm(updates),
+            "parameter_norm": optax.tree.norm(params),
+            **{k: v for k, v in opt_state.hyperparams.items()},
+        }
+        return TrainState(params, variables, opt_state, state.step + 1), metrics
 
     def step(state: TrainState, arrays: Arrays, indices: jax.Array):
+        (loss, variables), gradient = sums(state, arrays, indices)
+        return finish(state, loss, gradient, variables, len(indices))
+
+    def scanned(state: TrainState, arrays: Arrays, indices: jax.Array):
+        def add(total, part):
+            (loss, _), gradient = sums(state, arrays, part)
+            return jax.tree.map(jnp.add, total, (loss, gradient)), None
+
+        zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
+        parts = indices.reshape(-1, micro_batch * mesh.size)
+        (loss, gradient), _ = jax.lax.scan(add, zeros, parts)
+        return finish(state, loss, gradient, state.variables, len(indices))
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        scanned if micro_batch else step,
+        donate_argnums=0,
+        in_shardings=(everywhere, everywhere, everywhere),
+        out_shardings=everywhere,
+    )
+
+
+def _gradient_sums(graph: nnx.GraphDef, loss_fn: Callable, mesh: Mesh) -> Callable:
+    """(state, arrays, indices) -> (loss, variables), gradient: sums over samples."""
+    over_batch = split_batch(mesh)
+
+    def sums(state: TrainState, arrays: Arrays, indices: jax.Array):
         indices = jax.lax.with_sharding_constraint(indices, over_batch)
         x, y = (
             jax.lax.with_sharding_constraint(v[indices], over_batch)
@@ -94,25 +141,9 @@ def make_train_step(
             prediction = arrays.output.decode(model(x))
             return loss_fn(prediction, y).sum(), other_variables(model)
 
-        differentiate = jax.value_and_grad(objective, has_aux=True)
-        (loss, variables), gradient = differentiate(state.params)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {
-            "loss": loss / len(indices),
-            "gradient_norm": optax.tree.norm(gradient),
-            "update_norm": optax.tree.norm(updates),
-            "parameter_norm": optax.tree.norm(params),
-            **{k: v for k, v in opt_state.hyperparams.items()},
-        }
-        return TrainState(params, variables, opt_state, state.step + 1), metrics
+        return jax.value_and_grad(objective, has_aux=True)(state.params)
 
-    return jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(everywhere, everywhere, everywhere),
-        out_shardings=everywhere,
-    )
+    return sums
 
 
 def make_errors(graph: nnx.GraphDef, error_fn: Callable) -> Callable:
@@ -132,3 +163,15 @@ def make_errors(graph: nnx.GraphDef, error_fn: Callable) -> Callable:
 def other_variables(model: nnx.Module) -> nnx.State:
     """What a model holds besides its parameters, see `TrainState.variables`."""
     return nnx.split(model, nnx.Param, ...)[2]
+
+
+def learns_variables(state: TrainState) -> bool:
+    """Whether a step in train mode changes more than parameters: batch statistics.
+
+    Then the result depends on which samples are computed together. Arrays that a model
+    holds as constants do not count.
+    """
+    leaves = jax.tree.leaves(
+        state.variables, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+    )
+    return any(isinstance(leaf, nnx.Variable) for leaf in leaves)

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 # Settings that may change between a run and its continuation.
-FREE_KEYS = ("log", "checkpoint", "num_devices", "data.path", "eval.batch_size")
+FREE_KEYS = (
+    "log",
+    "checkpoint",
+    "num_devices",
+    "micro_batch",
+    "data.path",
+    "eval.batch_size",
+)
 
 
 def prepare(workdir: Path, config: Mapping) -> bool:
@@ -35,7 +42,10 @@ def prepare(workdir: Path, config: Mapping) -> bool:
     keys = [
         key
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith(FREE_KEYS)
+        if before.get(key) != now.get(key)
+        and not key.startswith(FREE_KEYS)
+        # A setting younger than the run, and left alone.
+        and (key in before or now[key])
     ]
     if keys:
         changes = ", ".join(f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys[:4])
