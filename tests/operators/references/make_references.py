@@ -1,6 +1,6 @@
 """Makes the reference files beside it from the official PyTorch modules.
 
-    .venv-torch/bin/python tests/operators/references/make_references.py \\
+    .venv-torch/bin/python -m tests.operators.references.make_references \\
         --mgno MgNO --lsm Latent-Spectral-Models --fno fourier_neural_operator
 
 `.venv-torch` comes from `uv run -m benchmarks.peers --torch`. The three folders are
@@ -10,42 +10,21 @@ the files; this script never runs in them.
 """
 
 import argparse
-import ast
 import contextlib
 import io
 import json
 import pathlib
 import types
 
-import filling
 import numpy as np
 import torch
+
+from benchmarks.torch_worker import classes
+from tests.operators.references import filling
 
 HERE = pathlib.Path(__file__).parent
 # Tokens of LSM start so much alike that what reads them would hardly matter.
 WIDE = {"latent": 2.0, "weights": 0.5}
-IMPORTED = ("torch", "numpy", "math", "functools", "operator")
-
-
-def classes(path: pathlib.Path) -> types.SimpleNamespace:
-    """Classes and functions of a script, without running what it does besides."""
-    tree = ast.parse(path.read_text())
-    kept = []
-    for node in tree.body:
-        names = [getattr(node, "module", None) or ""]
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            if all(name.split(".")[0] in IMPORTED for name in names):
-                kept.append(node)
-        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
-            kept.append(node)
-    for node in ast.walk(tree):  # the released modules insist on a GPU
-        if isinstance(node, ast.Constant) and node.value == "cuda":
-            node.value = "cpu"
-    names = {}
-    exec(compile(ast.Module(kept, []), str(path), "exec"), names)
-    return types.SimpleNamespace(**names)
 
 
 def describe(prefix: str, module: torch.nn.Module, gain: float = 1.0) -> list:
@@ -197,7 +176,6 @@ def mgno(folder: pathlib.Path) -> None:
 
 def lsm(folder: pathlib.Path) -> None:
     """LSM on 2-D and 3-D grids and on points, batch norm with running averages."""
-    torch.Tensor.cuda = lambda self: self  # `modes_list` is put on a GPU
     base = {"d_model": 8, "num_basis": 3, "num_token": 2}
     for axes, shape, patch, padding in (
         (2, (1, 21, 27, 2), (2, 2), (5, 11)),  # the last axis first
