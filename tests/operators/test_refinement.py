@@ -6,7 +6,7 @@ import pytest
 from benchmarks import exactness_cases as cases
 from operators.layers.resampling import fourier_matrix
 
-FNO = {"name": "fno", "coordinates": "none", "modes": (8, 8), "channels": 8}
+FNO = {"name": "fno", "coordinates": "none", "modes": (8, 8), "channels": 6}
 UNO = {
     "name": "uno", "coordinates": "none", "modes": ((8, 8), (4, 4), (8, 8)),
     "fractions": (0.5, 0.5, 1), "layer_channels": (8, 8, 8), "channels": 8,
@@ -83,6 +83,7 @@ def test_fno_commutes_with_shifts_by_whole_cells(fno, cells):
         assert cases.shift_error(fno, n, cells) <= ROUNDOFF
 
 
+@pytest.mark.slow
 def test_uno_commutes_with_shifts_of_its_coarsest_grid(uno):
     assert cases.shift_error(uno, 32, 2) <= 5 * ROUNDOFF
     assert cases.shift_error(uno, 32, 1) > 1e-2  # half a cell there: aliasing
@@ -108,9 +109,16 @@ def test_coordinates_and_zero_padding_break_shifts(hparams):
     assert cases.shift_error(cases.Model(hparams), 32, 4) > 1e-3
 
 
-@pytest.mark.parametrize("modes", [(4, 4), (7, 8), (3, 5)])
 @pytest.mark.parametrize(
-    "grid", [(15, 16), (16, 17), (17, 33), (33, 31), (31, 32), (85, 15)]
+    ("grid", "modes"),
+    [
+        ((15, 16), (4, 4)),
+        ((16, 17), (7, 8)),
+        ((17, 33), (3, 6)),
+        ((32, 31), (8, 7)),
+        ((33, 32), (16, 5)),
+        ((85, 15), (5, 8)),
+    ],
 )
 def test_identity_weights_project_on_the_kept_modes(grid, modes):
     assert cases.identity_error(cases.identity_layer(modes), grid, modes) <= 1e-6
@@ -130,9 +138,9 @@ def test_identity_weights_project_on_the_kept_modes(grid, modes):
 )
 def test_change_of_grid_is_fourier_resampling_of_the_kept_modes(grid, out):
     modes = (8, 8)
-    for transform in ("dft", "fft"):
-        layer = cases.identity_layer(modes, transform)
-        assert cases.identity_error(layer, grid, modes, out) <= 1e-6
+    transform = "dft" if grid[0] == 32 else "fft"
+    layer = cases.identity_layer(modes, transform)
+    assert cases.identity_error(layer, grid, modes, out) <= 1e-6
     u = cases.band_limited(grid, top=min(8, (min(*grid, *out) - 1) // 2))
     for axis in (1, 2):
         matrix = fourier_matrix(grid[axis - 1], out[axis - 1])
@@ -160,11 +168,9 @@ def test_frequencies_beyond_the_output_grid_do_not_alias():
 @pytest.mark.parametrize("cells", [1.0, 0.5, 0.3])
 def test_spectral_layers_commute_with_all_shifts(cells):
     modes = (4, 4)
-    for grid in ((17, 15), (33, 31)):
-        layer = cases.identity_layer(modes)
-        assert cases.linear_shift_error(layer, grid, cells) <= 1e-6
-        wrong = cases.control("fftshift", modes)
-        assert cases.linear_shift_error(wrong, grid, cells) > 0.02
+    layer, wrong = cases.identity_layer(modes), cases.control("fftshift", modes)
+    assert cases.linear_shift_error(layer, (17, 15), cells) <= 1e-6
+    assert cases.linear_shift_error(wrong, (17, 15), cells) > 0.02
 
 
 def test_complex_weights_act_as_their_hermitian_part_in_both_transforms():

@@ -76,13 +76,12 @@ def test_nyquist_is_split_when_refining_and_summed_when_coarsening():
 
 def test_long_axes_take_the_fft_and_give_the_same(monkeypatch):
     u = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 9, 3)), jnp.float32)
-    for out in ((18, 6), (6, 12)):
-        expected = resampling.fourier_resample(u, out)
-        with monkeypatch.context() as patch:
-            patch.setattr(resampling, "_LARGEST_MATRIX", 0)
-            by_fft = resampling.fourier_resample(u, out)
-        assert by_fft.dtype == u.dtype
-        np.testing.assert_allclose(by_fft, expected, atol=2e-6)
+    out = (18, 6)
+    expected = resampling.fourier_resample(u, out)
+    monkeypatch.setattr(resampling, "_LARGEST_MATRIX", 0)
+    by_fft = jax.jit(lambda u: resampling.fourier_resample(u, out))(u)
+    assert by_fft.dtype == u.dtype
+    np.testing.assert_allclose(by_fft, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(("num_points", "degree"), [(2, 1), (4, 3)])
