@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from operators.layers import correlation
 from operators.training.normalizers import Normalizer
 from operators.training.sharding import replicated, split_batch
 
@@ -107,7 +108,8 @@ def make_train_step(
 
     def scanned(state: TrainState, arrays: Arrays, indices: jax.Array):
         def add(total, part):
-            (loss, _), gradient = sums(state, arrays, part)
+            with correlation.inside_loops():
+                (loss, _), gradient = sums(state, arrays, part)
             return jax.tree.map(jnp.add, total, (loss, gradient)), None
 
         zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)

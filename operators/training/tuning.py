@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from operators.layers import correlation
 from operators.training import state, workdir
 from operators.training.timing import spell_duration
 
@@ -164,13 +165,14 @@ def loops_well(graph: nnx.GraphDef, current: state.TrainState, x) -> bool:
     """Whether the gradient of a model is as fast inside a loop on a CPU as outside.
 
     XLA computes the gradient of a convolution with respect to its kernel there 30 times
-    slower, unless a layer has its own rule (`operators.layers.convolution`).
+    slower, unless a layer has its own rule (`operators.layers.correlation`).
     """
 
     def total(params, variables, x):
         return nnx.merge(graph, params, variables)(x).sum()
 
-    program = jax.make_jaxpr(jax.grad(total))(current.params, current.variables, x)
+    with correlation.inside_loops():
+        program = jax.make_jaxpr(jax.grad(total))(current.params, current.variables, x)
     return not any(_is_kernel_gradient(e) for e in _equations(program.jaxpr))
 
 
