@@ -1,6 +1,7 @@
 """Settings of a learned V-cycle: its levels, boundary, transfers and normalisation."""
 
 import dataclasses
+from collections.abc import Sequence
 
 BOUNDARIES = ("zero", "reflect", "periodic")
 SIZES = ("official", "crop")
@@ -8,6 +9,11 @@ PROLONGATIONS = ("official", "wrap")
 RESTRICTIONS = ("data", "residual")
 NORMS = ("none", "prolongation", "cycle")
 NORM_AFFINES = ("grid", "channel", "none")
+
+
+def _coarser(n: int, boundary: str | None) -> int:
+    """Points of an axis after a restriction."""
+    return (n - 1) // 2 if boundary == "reflect" else (n + 1) // 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +101,40 @@ class CycleSettings:
                 f"would never run, got {self.cycle[-1]}"
             )
 
+    @classmethod
+    def fitted(
+        cls,
+        cycle: Sequence[Sequence[int]],
+        grid: Sequence[int],
+        coarsest: int,
+        **settings,
+    ) -> "CycleSettings":
+        """Settings with as many levels as `grid` needs, by steps on the finest.
+
+        Args:
+            cycle: smoothing steps per level. Its first pair, that of the finest level,
+                is repeated, or pairs are dropped from the second on, until the
+                coarsest level is the last with `coarsest` points on every axis.
+            grid: points per axis of the finest level.
+            coarsest: fewest points per axis, at least 2; 0 takes `cycle` as it is.
+            settings: the other attributes.
+
+        Raises:
+            ValueError: if coarsest is below 2 and not 0, or another setting misfits.
+        """
+        if coarsest != 0 and coarsest < 2:
+            raise ValueError(f"coarsest must be 0 or at least 2, got {coarsest}")
+        cycle = tuple(tuple(steps) for steps in cycle)
+        if coarsest and cycle and grid:
+            num, points = 1, min(grid)
+            while (points := _coarser(points, settings.get("boundary"))) >= coarsest:
+                num += 1
+            if num > len(cycle):
+                cycle = cycle[:1] * (num - len(cycle)) + cycle
+            else:
+                cycle = cycle[:1] * (num > 1) + cycle[-max(num - 1, 1) :]
+        return cls(cycle, **settings)
+
     @property
     def num_levels(self) -> int:
         """Number of grids."""
@@ -118,10 +158,7 @@ class CycleSettings:
             )
         grids = [tuple(grid)]
         for _ in range(self.num_levels - 1):
-            if self.boundary == "reflect":
-                grids.append(tuple((n - 1) // 2 for n in grids[-1]))
-            else:
-                grids.append(tuple((n + 1) // 2 for n in grids[-1]))
+            grids.append(tuple(_coarser(n, self.boundary) for n in grids[-1]))
         if min(min(g) for g in grids) < 2:
             raise ValueError(
                 f"grid {tuple(grid)} is too small for {self.num_levels} levels with "

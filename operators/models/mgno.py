@@ -10,9 +10,11 @@ from operators.layers import activations
 from operators.layers.cycle_settings import CycleSettings
 from operators.layers.multigrid import VCycle, layer_norm
 from operators.layers.pointwise import Pointwise
+from operators.layers.resampling import resample
 
 SKIPS = ("pointwise", "none")
 HEADS = ("linear", "mlp", "cycle")
+TRANSFERS = ("stencil", "linear", "cubic", "fourier")
 
 
 class MgNO(nnx.Module):
@@ -33,6 +35,8 @@ class MgNO(nnx.Module):
         channels: channels of the hidden layers on the finest level.
         num_layers: number of V-cycles before the head.
         cycle: smoothing steps (pre, post) per level, finest first.
+        coarsest: if not 0, `cycle` gets as many levels as leave this many points per
+            axis on the coarsest, its first pair repeated (or later ones dropped).
         widening: factor of the channels per level, finest first; () for 1 everywhere.
         boundary: "zero", "reflect" or "periodic".
         sizes: "official" or "crop"; see `CycleSettings`.
@@ -46,6 +50,10 @@ class MgNO(nnx.Module):
             bias) or "cycle" (one more V-cycle, without norm after it).
         head_channels: hidden channels of the head "mlp".
         residual: whether the input is added to the output.
+        transfer: on other grids than `grid`, "stencil" runs the same levels there, if
+            the parameters fit; "linear", "cubic" (grids with both end points) and
+            "fourier" (periodic grids) interpolate the input to `grid` and the output
+            back, which keeps the mesh width that the parameters belong to.
         activation: name of the activation between layers; "gelu" is the exact one.
         unused_first_A: see `CycleSettings`; the only parameters that never act.
         param_dtype: dtype of the parameters; the model computes in its input's dtype.
@@ -68,6 +76,7 @@ class MgNO(nnx.Module):
         channels: int = 24,
         num_layers: int = 5,
         cycle: Sequence[Sequence[int]] = (*((1, 0),) * 5, (2, 0)),
+        coarsest: int = 0,
         widening: Sequence[int] = (),
         boundary: str = "zero",
         sizes: str = "official",
@@ -80,12 +89,17 @@ class MgNO(nnx.Module):
         head: str = "linear",
         head_channels: int = 128,
         residual: bool = False,
+        transfer: str = "stencil",
         activation: str = "gelu",
         unused_first_A: bool = False,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        for name, value, known in (("skip", skip, SKIPS), ("head", head, HEADS)):
+        for name, value, known in (
+            ("skip", skip, SKIPS),
+            ("head", head, HEADS),
+            ("transfer", transfer, TRANSFERS),
+        ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
         if residual and in_channels != out_channels:
@@ -96,8 +110,10 @@ class MgNO(nnx.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.grid = tuple(grid)
         self.num_axes = len(self.grid)
-        self.settings = CycleSettings(
-            tuple(tuple(steps) for steps in cycle),
+        self.settings = CycleSettings.fitted(
+            cycle,
+            self.grid,
+            coarsest,
             boundary=boundary,
             sizes=sizes,
             prolongation=prolongation,
@@ -109,7 +125,7 @@ class MgNO(nnx.Module):
             unused_first_A=unused_first_A,
         )
         self.activation = activations.get(activation)
-        self.residual = residual
+        self.residual, self.transfer = residual, transfer
         widths = [in_channels, *[channels] * num_layers]
         options = {"param_dtype": param_dtype, "rngs": rngs}
         cycles = {"settings": self.settings, "grid": self.grid, **options}
@@ -144,7 +160,10 @@ class MgNO(nnx.Module):
             ValueError: if x has the wrong channels, or a grid the parameters misfit.
         """
         self._check(x)
-        u = x
+        u, grid = x, x.shape[1:-1]
+        interpolated = self.transfer != "stencil" and grid != self.grid
+        if interpolated:
+            u = resample(u, self.grid, self.transfer)
         for k, cycle in enumerate(self.cycles):
             v = cycle(u)
             if self.norms is not None:
@@ -156,6 +175,8 @@ class MgNO(nnx.Module):
         for layer in hidden:
             u = self.activation(layer(u))
         u = last(u)
+        if interpolated:
+            u = resample(u, grid, self.transfer)
         return u + x if self.residual else u
 
     def _check(self, x: jax.Array) -> None:
@@ -165,17 +186,19 @@ class MgNO(nnx.Module):
                 f"x must have shape [batch, {axes}, {self.in_channels}], got {x.shape}"
             )
         grid, settings = x.shape[1:-1], self.settings
-        if grid == self.grid:
+        if grid == self.grid or self.transfer != "stencil":
             return
         if settings.norm != "none" and settings.norm_affine == "grid":
             raise ValueError(
                 f"x has grid {grid}, but this model was built for grid {self.grid} and "
                 "its norms scale every point of that grid; build it with "
-                'norm_affine="channel" for other grids'
+                'norm_affine="channel", or with transfer="linear" or "fourier", for '
+                "other grids"
             )
         if settings.prolongation_sizes(grid) != settings.prolongation_sizes(self.grid):
             raise ValueError(
                 f"x has grid {grid}, but this model was built for grid {self.grid} and "
                 "its prolongations fit only grids with the same odd and even levels; "
-                'build it with sizes="crop" for other grids'
+                'build it with sizes="crop", or with transfer="linear" or "fourier", '
+                "for other grids"
             )

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 
 from operators import models
-from operators.layers.multigrid import CycleSettings, VCycle
+from operators.layers.cycle_settings import CycleSettings
+from operators.layers.multigrid import VCycle
+from operators.layers.resampling import resample
 
 SIX_LEVELS = (*((1, 0),) * 5, (2, 0))
 MIXED = ((2, 1), (1, 2), (0, 1), (2, 0))
@@ -39,25 +41,39 @@ def count(**hparams):
 
 
 # An independent evaluation: plain loops over levels, NumPy sums tap by tap.
+def ends(u, width):
+    return ((0, 0), *[(width, width)] * (u.ndim - 2), (0, 0))
+
+
 def correlate(u, kernel, stride, mode):
-    k = kernel.shape[0]
     if mode is not None:
-        u = np.pad(u, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
-    n1, n2 = u.shape[1:3]
-    return sum(
-        u[:, s : n1 - k + 1 + s : stride, t : n2 - k + 1 + t : stride] @ kernel[s, t]
-        for s, t in np.ndindex(k, k)
-    )
+        u = np.pad(u, ends(u, 1), mode=mode)
+    total = 0
+    for taps in np.ndindex(*kernel.shape[:-2]):
+        points = [
+            slice(t, n - 2 + t, stride)
+            for t, n in zip(taps, u.shape[1:-1], strict=True)
+        ]
+        total = total + u[(slice(None), *points)] @ kernel[taps]
+    return total
 
 
 def prolong(u, kernel, crop, wrap):
     if wrap:
-        u, crop = np.pad(u, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap"), crop + 2
-    (b, m1, m2, _), (k1, k2, _, d) = u.shape, kernel.shape
-    out = np.zeros((b, 2 * (m1 - 1) + k1, 2 * (m2 - 1) + k2, d))
-    for s, t in np.ndindex(k1, k2):
-        out[:, s : s + 2 * m1 : 2, t : t + 2 * m2 : 2] += u @ kernel[s, t]
-    return out[:, crop : out.shape[1] - crop, crop : out.shape[2] - crop]
+        u, crop = np.pad(u, ends(u, 1), mode="wrap"), crop + 2
+    coarse, sizes = u.shape[1:-1], kernel.shape[:-2]
+    fine = [2 * (m - 1) + k for m, k in zip(coarse, sizes, strict=True)]
+    out = np.zeros((len(u), *fine, kernel.shape[-1]))
+    for taps in np.ndindex(*sizes):
+        points = [slice(t, t + 2 * m, 2) for t, m in zip(taps, coarse, strict=True)]
+        out[(slice(None), *points)] += u @ kernel[taps]
+    return out[(slice(None), *(slice(crop, n - crop) for n in fine))]
+
+
+def normalise(u, weights):
+    axes = tuple(range(1, u.ndim))
+    u = (u - u.mean(axes, keepdims=True)) / np.sqrt(u.var(axes, keepdims=True) + 1e-5)
+    return u * weights["scale"] + weights["bias"]
 
 
 def cycle_by_hand(module, f, boundary, wrap):
@@ -68,16 +84,18 @@ def cycle_by_hand(module, f, boundary, wrap):
     def smooth(steps, u, f):
         for i in sorted(steps):
             r = f
-            if "A" in steps[i]:
+            if u is not None:
                 r = f - correlate(u, steps[i]["A"]["kernel"], 1, mode)
             du = correlate(r, steps[i]["S"]["kernel"], 1, mode)
             u = du if u is None else u + du
         return u
 
-    levels = len(weights["Pi"]) + 1
+    levels = len(weights["R"]) + 1
     u, us, fs = None, [], []
     for level in range(levels):
         if level:
+            if "A" in weights:
+                f = f - correlate(u, weights["A"][level - 1]["kernel"], 1, mode)
             u = correlate(u, weights["Pi"][level - 1]["kernel"], 2, restriction)
             f = correlate(f, weights["R"][level - 1]["kernel"], 2, restriction)
         u = smooth(weights["pre"].get(level, {}), u, f)
@@ -85,8 +103,10 @@ def cycle_by_hand(module, f, boundary, wrap):
     for level in range(levels - 2, -1, -1):
         crop = 0 if boundary == "reflect" else 1
         e = prolong(u, weights["P"][level]["kernel"], crop, wrap)
-        n1, n2 = us[level].shape[1:3]
-        u = us[level] + e[:, :n1, :n2]
+        points = [slice(n) for n in us[level].shape[1:-1]]
+        u = us[level] + e[(slice(None), *points)]
+        if "norms" in weights:
+            u = normalise(u, weights["norms"][level])
         u = smooth(weights["post"].get(level, {}), u, fs[level])
     return u
 
@@ -112,6 +132,40 @@ def test_cycle_equals_its_sums_and_is_linear(boundary, prolongation, sizes, grid
             apply(cycle, 2 * f - 3 * g), 2 * out - 3 * apply(cycle, g),
             atol=1e-13 * scale,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("grid", "settings"),
+    [
+        (
+            (9,),
+            {"restriction": "residual", "norm": "prolongation", "widening": (1, 3, 2)},
+        ),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ((19,), {"boundary": "periodic", "prolongation": "wrap"}),
+                ((21,), {"boundary": "reflect", "unused_first_A": True}),
+                ((7, 10, 9), {"sizes": "crop"}),
+                ((12, 9), {"norm": "prolongation", "widening": (1, 2, 2)}),
+            )
+        ),
+    ],
+)
+def test_cycle_in_other_forms_equals_its_sums(grid, settings):
+    with jax.enable_x64(True):
+        cycle = v_cycle(grid, ((1, 1), (1, 0), (2, 0)), dtype=jnp.float64, **settings)
+        if cycle.norms is not None:  # PyTorch starts at scale 1 and shift 0
+            for i, norm in enumerate(cycle.norms):
+                norm.scale[...] = draw(*norm.scale.shape, seed=2 * i)
+                norm.bias[...] = draw(*norm.bias.shape, seed=2 * i + 1)
+        f = draw(2, *grid, 2)
+        expected = cycle_by_hand(
+            cycle, f, settings.get("boundary", "zero"), "prolongation" in settings
+        )
+        out = jax.jit(lambda cycle, f: cycle(f))(cycle, f)
+        assert out.shape == (2, *grid, 3)
+        np.testing.assert_allclose(out, expected, atol=1e-13 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("n", [64, 85, 101, 141, 211, 241, 256, 421])
@@ -203,30 +257,79 @@ def test_parameter_count_of_a_pipe_model():
     assert total == closed_form(2, 3, 24, 5, cycle, 5 * 16)
 
 
+FORMS = {
+    "zero": {"residual": False},
+    "reflect": {"boundary": "reflect"},
+    "periodic": {"boundary": "periodic"},
+    "navier_stokes": {
+        "boundary": "periodic", "prolongation": "wrap", "norm": "prolongation",
+        "skip": "none", "residual": True, "head": "mlp", "head_channels": 4,
+        "out_channels": 2,
+    },
+    "helmholtz": {
+        "boundary": "reflect", "widening": (1, 2), "norm": "cycle", "skip": "none",
+        "head": "cycle", "unused_first_A": True,
+    },
+    "residual_1d": {"grid": (9,), "restriction": "residual"},
+    "zero_3d": {"grid": (4, 6, 5), "norm": "cycle", "norm_affine": "channel"},
+}  # fmt: skip
+FAST_FORMS = ("zero", "helmholtz")
+
+
 @pytest.mark.parametrize(
-    ("boundary", "prolongation"),
+    "form",
     [
-        BOUNDARIES[0],
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in BOUNDARIES[1:3]),
-        BOUNDARIES[3],
+        pytest.param(form, marks=() if form in FAST_FORMS else pytest.mark.slow)
+        for form in FORMS
     ],
 )
-def test_gradient_reaches_every_parameter(boundary, prolongation):
-    model = models.create(
-        "mgno", rngs=nnx.Rngs(0), in_channels=2, out_channels=3, grid=(7, 10),
-        channels=3, num_layers=2, cycle=((1, 1), (2, 0)), boundary=boundary,
-        prolongation=prolongation, use_bias=True,
-    )  # fmt: skip
-    x, y = (jnp.asarray(draw(2, 7, 10, c), jnp.float32) for c in (2, 3))
+def test_gradient_reaches_every_parameter_that_acts(form):
+    hparams = {
+        "in_channels": 2, "out_channels": 3, "grid": (7, 10), "channels": 3,
+        "num_layers": 2, "cycle": ((1, 1), (2, 0)), "use_bias": True,
+    } | FORMS[form]  # fmt: skip
+    model = models.create("mgno", rngs=nnx.Rngs(0), **hparams)
+    assert model.num_axes == len(hparams["grid"])
+    assert model.out_channels == hparams["out_channels"]
+    x, y = (
+        jnp.asarray(draw(2, *hparams["grid"], c), jnp.float32)
+        for c in (2, hparams["out_channels"])
+    )
     graph, state = nnx.split(model)
 
     @jax.jit
     def gradient(state):
         return jax.grad(lambda s: jnp.sum((nnx.merge(graph, s)(x) - y) ** 2))(state)
 
-    for path, g in jax.tree.leaves_with_path(gradient(state)):
-        assert np.isfinite(g).all(), path
-        assert np.abs(g).max() > 0, path
+    dead = set()
+    for path, g in nnx.to_flat_state(gradient(state)):
+        assert np.isfinite(g[...]).all(), path
+        if np.abs(g[...]).max() == 0:
+            dead.add(path[:-1])
+    cycles = [("cycles", 0), ("cycles", 1), ("head", 0)]
+    first = {(*cycle, "pre", 0, 0, "A") for cycle in cycles}
+    assert dead == (first if form == "helmholtz" else set())
+
+
+@pytest.mark.slow
+def test_periodic_form_commutes_with_shifts():
+    model = models.create(
+        "mgno", rngs=nnx.Rngs(0), in_channels=1, out_channels=1, grid=(16, 24),
+        channels=3, num_layers=2, cycle=((1, 1), (1, 0), (2, 0)), boundary="periodic",
+        prolongation="wrap", use_bias=True, norm="prolongation",
+        norm_affine="channel", skip="none", residual=True,
+    )  # fmt: skip
+    apply = jax.jit(lambda x: model(x))
+    x = jnp.asarray(draw(1, 16, 24, 1), jnp.float32)
+
+    def error(steps):
+        def shift(u):
+            return jnp.roll(u, (steps, -steps), (1, 2))
+
+        return jnp.abs(apply(shift(x)) - shift(apply(x))).max()
+
+    assert error(4) < 1e-5
+    assert error(2) > 1e-3  # not a multiple of the coarsest mesh width
 
 
 def test_computes_in_the_precision_of_its_input():
@@ -256,11 +359,53 @@ def test_runs_on_other_grids_where_the_parameters_fit():
     crop = models.create("mgno", rngs=nnx.Rngs(0), sizes="crop", **hparams)
     x = jnp.ones((1, 64, 31, 1))
     assert jax.eval_shape(crop, x).shape == x.shape
+    tied = models.create(
+        "mgno", rngs=nnx.Rngs(0), sizes="crop", norm="cycle", **hparams
+    )
+    with pytest.raises(ValueError, match=r"scale every point .* norm_affine=\"channel"):
+        tied(jnp.ones((1, 64, 31, 1)))
+
+
+def test_interpolates_to_its_grid_from_others():
+    model = models.create(
+        "mgno", rngs=nnx.Rngs(0), in_channels=1, out_channels=1, grid=(9,), channels=3,
+        num_layers=1, cycle=((1, 0), (1, 0)), norm="cycle", residual=True,
+        transfer="linear",
+    )  # fmt: skip
+    apply = jax.jit(lambda x: model(x))
+    x = jnp.asarray(draw(2, 9, 1), jnp.float32)
+    fine = resample(x, (17,), "linear")
+    np.testing.assert_allclose(apply(fine)[:, ::2], apply(x), atol=1e-6)
+    assert jax.eval_shape(model, jnp.ones((2, 6, 1))).shape == (2, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "boundary", "levels"),
+    [
+        ((211, 256), "zero", 6),
+        ((421, 421), "zero", 7),
+        ((85, 85), "zero", 4),
+        ((101, 101), "reflect", 4),
+        ((8, 64), "zero", 1),
+        ((13,), "periodic", 2),
+    ],
+)
+def test_number_of_levels_from_the_grid(grid, boundary, levels):
+    def steps(cycle):
+        settings = CycleSettings.fitted(cycle, grid, 7, boundary=boundary)
+        assert settings.level_grids(grid)
+        return settings.cycle
+
+    expected = (*((1, 0),) * (levels - 1), (2, 0))
+    assert steps(((1, 0), (2, 0))) == expected
+    assert steps(((1, 0),) * 8 + ((2, 0),)) == expected
 
 
 @pytest.mark.parametrize(
     ("hparams", "message"),
     [
+        ({"coarsest": 1}, "coarsest must be 0 or at least 2, got 1"),
+        ({"transfer": "nearest"}, "transfer is 'nearest'; known: stencil, linear"),
         ({"grid": (9, 64)}, r"grid \(9, 64\) is too small for 6 levels"),
         ({"grid": ()}, "grid must hold the sizes of 1, 2 or 3 axes"),
         ({"boundary": "neumann"}, "boundary is 'neumann'; known: zero, reflect"),
@@ -268,6 +413,14 @@ def test_runs_on_other_grids_where_the_parameters_fit():
         ({"prolongation": "wrap"}, "needs boundary \"periodic\", got 'zero'"),
         ({"cycle": ((0, 1), (1, 0))}, "at least one pre-smoothing step"),
         ({"cycle": ((1, 0), (1, 1))}, "no post-smoothing on the coarsest"),
+        ({"cycle": ((1, 0), (0, 0))}, "whose restricted data would act on nothing"),
+        ({"restriction": "full"}, "restriction is 'full'; known: data, residual"),
+        ({"norm": "layer"}, "norm is 'layer'; known: none, prolongation, cycle"),
+        ({"norm_affine": "point"}, "norm_affine is 'point'; known: grid"),
+        ({"widening": (1, 2)}, r"each of the 6 levels, finest first, got \(1, 2\)"),
+        ({"skip": "linear"}, "skip is 'linear'; known: pointwise, none"),
+        ({"head": "conv"}, "head is 'conv'; known: linear, mlp, cycle"),
+        ({"residual": True, "out_channels": 2}, "as many input as output channels"),
         ({"cycle": ((1,), (1, 0))}, r"one pair \(pre, post\)"),
         ({"activation": "swish"}, "activation is 'swish'; known: gelu"),
     ],
@@ -285,3 +438,5 @@ def test_rejects_wrong_input_channels():
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"\[batch, n1, n2, 2\], got \(1, 8, 8, 1\)"):
         model(jnp.ones((1, 8, 8, 1)))
+    with pytest.raises(ValueError, match=r"\[batch, n1, n2, 2\], got \(1, 8, 2\)"):
+        model(jnp.ones((1, 8, 2)))
