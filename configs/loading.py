@@ -1,6 +1,7 @@
 """Reads an experiment from the command line: `--config FILE[:variant]` and overrides.
 
     --config configs/mgno_darcy.py:small --config.seed=1 --config.model.channels=32
+    --config configs/mgno_darcy.py:small --config.loss="{'name': 'relative_l2'}"
 
 A config file defines `get_config(variant)`. Overrides keep the type of the literal that
 they replace; a misspelt key, file, variant or type is a `ConfigError` of one line.
@@ -12,6 +13,8 @@ import importlib.util
 from pathlib import Path
 
 import ml_collections
+
+CHOICES = ("model", "loss", "schedule")  # sections whose keys depend on their name
 
 
 class ConfigError(ValueError):
@@ -51,7 +54,8 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     Args:
         config: the config, changed in place.
         key: dotted path, such as "model.channels".
-        text: a Python literal, or a bare string where the entry is one.
+        text: a Python literal, or a bare string where the entry is one. A section of
+            `CHOICES` may be given whole, as a dict.
 
     Raises:
         ConfigError: for an unknown key, a section, or a value of another type.
@@ -68,6 +72,9 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         if depth < len(parents):
             node = node[part]
     current = node[last]
+    if key in CHOICES and text.lstrip().startswith("{"):
+        node[last] = _section(key, text)
+        return
     if isinstance(current, ml_collections.ConfigDict):
         raise ConfigError(
             f"--config.{key}={text}: {key} is a section; set one of its keys, "
@@ -82,6 +89,24 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         kind = type(current).__name__
         raise ConfigError(
             f"--config.{key}={text}: expected {kind}, as in {current!r}"
+        ) from None
+
+
+def _section(key: str, text: str) -> ml_collections.ConfigDict:
+    """A whole section from the text of a dict.
+
+    Raises:
+        ConfigError: if the text is no dict with a name and literal values.
+    """
+    try:
+        value = ast.literal_eval(text)
+        if not isinstance(value.get("name"), str):
+            raise ValueError
+        return ml_collections.ConfigDict(value).lock()
+    except (ValueError, SyntaxError, TypeError, AttributeError):
+        raise ConfigError(
+            f"--config.{key}={text}: expected a dict of literals with a name, as in "
+            "\"{'name': 'relative_l2'}\""
         ) from None
 
 

@@ -13,6 +13,7 @@ from operators import models
 from operators.training import checks, data, layouts, losses
 
 ROOT = Path(__file__).parent.parent
+QUICK = "configs/mgno_darcy.py:quick"
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs").glob("[!_]*_*.py"))
 
 
@@ -98,6 +99,24 @@ def test_overrides_keep_types():
     assert isinstance(config.schedule.peak, float)
     assert config.data.config == ""
     assert loading.run_name(name) == "mgno_darcy_small"
+
+
+def test_a_section_that_depends_on_its_name_may_be_given_whole():
+    config, _ = loading.from_arguments(
+        [
+            "--config=configs/mgno_darcy.py",
+            "--config.loss={'name': 'relative_l2'}",
+            "--config.model={'name': 'unet', 'in_channels': 1, 'num_axes': 1}",
+            "--config.model.num_axes=3",
+        ]
+    )
+    assert dict(config.loss) == {"name": "relative_l2"}
+    assert dict(config.model) == {"name": "unet", "in_channels": 1, "num_axes": 3}
+    for bad in ("loss={'nam': 'l2'}", "loss={", "data={'name': 'x'}", "loss=3"):
+        with pytest.raises(loading.ConfigError, match=r"dict of literals|is a section"):
+            loading.from_arguments(
+                ["--config=configs/mgno_darcy.py", f"--config.{bad}"]
+            )
 
 
 def test_data_come_from_a_config_or_a_path_but_not_both():
