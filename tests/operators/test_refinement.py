@@ -113,7 +113,7 @@ def test_coordinates_and_zero_padding_break_shifts(hparams):
     ("grid", "modes"),
     [
         ((15, 16), (4, 4)),
-        ((16, 17), (7, 8)),
+        ((16, 17), (8, 8)),  # 8 is Nyquist of 16
         ((17, 33), (3, 6)),
         ((32, 31), (8, 7)),
         ((33, 32), (16, 5)),
