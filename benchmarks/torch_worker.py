@@ -8,7 +8,8 @@ Reads one JSON request a line from standard input and answers each with one line
         the state dict to `state`
     {"do": "step"} -> {"seconds", "loss"}; one training step: forward, the sum of
         relative L2 errors, backward, Adam with coupled decay; loss is the mean error
-    {"do": "apply", "x": "x.npy", "y": "y.npy"} -> {}; the module in evaluation mode
+    {"do": "apply", "x": "x.npy", "y": "y.npy", "out_grid": [n1, ...] or null} -> {};
+        the module in evaluation mode, with another output grid where it takes one
 
 `classes` reads the modules out of released scripts. The checkouts are those of
 github.com/xlliu2017/MgNO (3a68a90), thuml/Latent-Spectral-Models (d5a0b40) and
@@ -32,6 +33,7 @@ IMPORTED = ("torch", "numpy", "math", "functools", "operator")
 MODULES = {
     "fno_neuralop": (None, None, "FNO"),
     "uno_neuralop": (None, None, "UNO"),
+    "layer_neuralop": (None, None, "SpectralConv"),
     "fno_li2021": ("fno", "fourier_2d.py", "FNO2d"),
     "mgno_darcy": ("mgno", "models.py", "MgNO_DC"),
     "mgno_navier_stokes": ("mgno", "models.py", "MgNO_NS"),
@@ -76,6 +78,8 @@ def build(case: str, folder: str | None, settings: dict) -> torch.nn.Module:
     if checkout is None:
         from neuralop import models
 
+        if name == "SpectralConv":
+            return _identity_layer(settings)
         with contextlib.redirect_stdout(None):  # UNO prints
             return getattr(models, name)(**settings)
     cls = getattr(classes(pathlib.Path(folder) / file), name)
@@ -84,6 +88,16 @@ def build(case: str, folder: str | None, settings: dict) -> torch.nn.Module:
     if checkout == "fno":
         return cls(*settings["positional"])
     return cls(**settings)
+
+
+def _identity_layer(settings):
+    """The spectral layer of neuraloperator, one channel, all weights 1."""
+    from neuralop.layers.spectral_convolution import SpectralConv
+
+    layer = SpectralConv(1, 1, bias=False, **settings)
+    with torch.no_grad():
+        layer.weight.tensor.fill_(1)
+    return layer
 
 
 class Worker:
@@ -128,18 +142,19 @@ class Worker:
         mean = loss.item() / len(self.x)  # waits
         return {"seconds": time.perf_counter() - start, "loss": mean}
 
-    def apply(self, x, y):
+    def apply(self, x, y, out_grid=None):
         """Writes the module's output on an input [batch, *grid, channels]."""
         self.module.eval()
+        options = {} if out_grid is None else {"output_shape": tuple(out_grid)}
         with torch.no_grad():
-            np.save(y, self.forward(torch.from_numpy(np.load(x))).numpy())
+            np.save(y, self.forward(torch.from_numpy(np.load(x)), **options).numpy())
         return {}
 
-    def forward(self, x):
+    def forward(self, x, **options):
         """The module on [batch, *grid, channels]."""
         if self.last:
-            return self.called(x)
-        return self.called(x.movedim(-1, 1)).movedim(1, -1)
+            return self.called(x, **options)
+        return self.called(x.movedim(-1, 1), **options).movedim(1, -1)
 
 
 def main():
