@@ -1,13 +1,38 @@
 """Activation functions by name, so that configs stay literal."""
 
-import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+
+@jax.custom_jvp
+def gelu(z: jax.Array) -> jax.Array:
+    """The exact GELU z (1 + erf(z / sqrt 2)) / 2, in forward and reverse mode."""
+    return _gelu_and_slope(z)[0]
+
+
+def _gelu_and_slope(z):
+    below = 0.5 * (1 + jax.lax.erf(z * math.sqrt(0.5)))  # of a normal variable, P(< z)
+    density = jnp.exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
+    return z * below, below + z * density
+
+
+@gelu.defjvp
+def _gelu_jvp(primals, tangents):
+    value, slope = _gelu_and_slope(primals[0])
+    if jax.default_backend() != "cpu":
+        return value, slope * tangents[0]
+    # XLA's CPU back end would fuse the slope into every product that needs it, and
+    # compute the exponential and erf again for many of their entries.
+    barrier = jax.lax.optimization_barrier
+    value, slope = barrier((value, slope))
+    return value, barrier(slope * tangents[0])
+
+
 _ACTIVATIONS = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
     "tanh": jnp.tanh,
