@@ -47,16 +47,11 @@ def refinement_rows(
     rows = []
     for name, model in models.items():
         errors = cases.refinement_errors(model, grids, finest=finest, top=TOP)
-        rows.append(
-            {
-                "method": name,
-                "grids": list(grids),
-                "finest": finest,
-                "errors": errors,
-                "orders": cases.observed_orders(errors),
-            }
-        )
-        print(_line(name, [f"{e:.1e}" for e in errors]), flush=True)
+        orders = cases.observed_orders(errors)
+        row = {"grids": list(grids), "finest": finest, "errors": errors}
+        rows.append({"method": name} | row | {"orders": orders})
+        values = [f"{e:.1e}" for e in errors] + [f"{order:.1f}" for order in orders]
+        print(_line(name, values), flush=True)
     return rows
 
 
@@ -102,7 +97,8 @@ def measure(*, quick: bool = False, only: Sequence[str] = ()) -> dict[str, list[
     models = networks(only)
     grids, finest = ((16, 32), 64) if quick else ((16, 32, 64, 128), 256)
     tables = {}
-    _title(f"Refinement: error on n x n points against {finest}", grids)
+    columns = [*grids, *["order"] * (len(grids) - 1)]
+    _title(f"Refinement: error on n x n points against {finest}", columns)
     tables["refinement"] = refinement_rows(models, grids, finest)
     n = 16 if quick else 32
     _title(f"Shifts by cells of {n} x {n} points", SHIFTS)
@@ -132,7 +128,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.model) - set(cases.MODELS):
         parser.error(
-            f"--model is {sorted(unknown)[0]!r}; known: {', '.join(cases.MODELS)}"
+            f"--model is {sorted(unknown)[0]!r}; known: {'; '.join(cases.MODELS)}"
         )
     tables = measure(quick=options.quick, only=options.model)
     if options.json is not None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import exactness
 from benchmarks import exactness_cases as cases
 from operators.layers.resampling import fourier_matrix
 
@@ -193,3 +194,18 @@ def test_complex_weights_act_as_their_hermitian_part_in_both_transforms():
             )
     # The other part has no effect at last frequency 0, and all of it elsewhere.
     assert np.abs(with_weights(real[::-1], imag, "dft") - reference).max() > 0.1
+
+
+@pytest.mark.slow
+def test_command_prints_the_tables(capsys):
+    tables = exactness.measure(quick=True, only=["FNO"])
+    (row,) = tables["refinement"]
+    assert row["errors"][1] < 1e-2 * row["errors"][0]
+    printed = capsys.readouterr().out
+    assert f"{row['errors'][1]:.1e}" in printed
+    assert f"{row['orders'][0]:.1f}" in printed
+    rows = {row["method"]: max(row["errors"]) for row in tables["grid_change"]}
+    assert rows.pop("ours, dft") < 1e-6
+    assert rows.pop("ours, fft") < 1e-6
+    assert min(rows.values()) > 0.1
+    assert tables["shifts"][0]["errors"][0] <= ROUNDOFF
