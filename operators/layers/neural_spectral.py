@@ -141,9 +141,8 @@ class NeuralSpectralBlock(nnx.Module):
         means = means.reshape(batch, count, heads, tokens, c)
         latents = jnp.einsum("bphtc,chd->bpthd", means, values)
         bias = self.key_value.bias[...].astype(patches.dtype)[c:]
-        latents = (
-            latents + (bias.reshape(heads, 1, d) + queries).swapaxes(0, 1)[None, None]
-        )
+        shift = (bias.reshape(heads, 1, d) + queries).swapaxes(0, 1)
+        latents = latents + shift[None, None]
         return latents.reshape(batch, count, tokens, c)
 
     def series(self, latents: jax.Array) -> jax.Array:
