@@ -55,6 +55,7 @@ def test_a_quick_run_leaves_errors_logs_checkpoints_and_pictures(finished):
     for picture in ("samples.png", "curves.png"):
         assert (finished / picture).stat().st_size > 10_000
     assert list((finished / "tensorboard").glob("events*"))
+    assert train.tuning.load(finished, 1) == train.tuning.Tuning(train.tuning.Choice())
 
 
 def test_evaluate_repeats_the_reported_errors(finished, at_home, capsys):
@@ -130,10 +131,16 @@ def test_a_killed_run_goes_on_to_the_same_arrays(home, tmp_path, number):
     assert final_hash(killed) == final_hash(whole)
 
 
-def test_eight_devices_give_the_losses_of_one(finished, home, tmp_path):
-    run_quick(home, tmp_path / "eight", JAX_NUM_CPU_DEVICES="8")
-    eight, one = (workdir.read_metrics(f) for f in (tmp_path / "eight", finished))
-    for a, b in zip(eight, one, strict=True):
+@pytest.mark.parametrize(
+    ("devices", "micro_batch"), [(8, 0), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
+def test_several_devices_give_the_losses_of_one(
+    finished, home, tmp_path, devices, micro_batch
+):
+    parts = f"--config.micro_batch={micro_batch}"
+    run_quick(home, tmp_path / "run", parts, JAX_NUM_CPU_DEVICES=str(devices))
+    several, one = (workdir.read_metrics(f) for f in (tmp_path / "run", finished))
+    for a, b in zip(several, one, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
         assert a["valid_relative_l2"] == pytest.approx(b["valid_relative_l2"], rel=1e-3)
 
@@ -280,6 +287,22 @@ def test_the_paper_run_announces_its_duration_and_the_smaller_variant(
     output = capsys.readouterr().out
     assert "days" in output or "h on this CPU" in output
     assert "configs/mgno_darcy.py:small" in output
+
+
+@pytest.mark.usefixtures("at_home")
+def test_a_continued_run_keeps_the_form_of_its_steps(tmp_path, monkeypatch):
+    config = loading.load(QUICK)
+    stored = train.tuning.Tuning(train.tuning.Choice(micro_batch=2))
+    used = []
+    monkeypatch.setattr(train.Run, "measure_steps", lambda *a: "measured again")
+    monkeypatch.setattr(train.Run, "use", lambda run, tuned: used.append(tuned))
+    monkeypatch.setattr(train.data, "generate", lambda *a: False)  # ends here
+    workdir.record_config(tmp_path, config)
+    for devices in (1, 4):
+        train.tuning.save(tmp_path, stored, devices)
+        with pytest.raises(train.StoppedError):
+            train.train_and_evaluate(config, tmp_path, stop=None)
+    assert used == [stored, "measured again"]
 
 
 def test_a_signal_sets_the_flag_and_handlers_come_back():

@@ -177,6 +177,10 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     assert workdir.prepare(tmp_path / "run", config)
     other = {**config, "log": {"every_steps": 50}}
     assert workdir.prepare(tmp_path / "run", other)  # logging may change
+    younger = {**config, "data": {"steps": ()}}  # than the run, and left alone
+    assert workdir.prepare(tmp_path / "run", younger)
+    with pytest.raises(ValueError, match=r"data\.steps: None -> \[3\]"):
+        workdir.prepare(tmp_path / "run", {**config, "data": {"steps": (3,)}})
     with pytest.raises(ValueError, match=r"model\.channels: 4 -> 8"):
         workdir.prepare(tmp_path / "run", {**config, "model": {"channels": 8}})
 
