@@ -121,6 +121,7 @@ def describe(report: Mapping) -> str:
         if (e := report.get(name)) and (median := e["quantiles"]["0.5"]) is not None
     ]
     grid = " x ".join(map(str, report["grid"]))
+    grid += "" if "relative_h1" in report else " nodes"
     head = (
         f"{report['model']}: {report['num_parameters']:,} parameters, "
         f"{report['num_samples']} {report['split']} samples on {grid}, "
