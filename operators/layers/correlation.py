@@ -118,7 +118,7 @@ def _interleave(u: jax.Array, kernel: jax.Array) -> jax.Array:
     d, channels = kernel.ndim - 2, kernel.shape[-1]
     # Point 2m + s of the output is u[m] kernel[s] + u[m - 1] kernel[s + 2].
     taps = kernel.reshape(*(2, 2) * d, *kernel.shape[-2:])
-    taps = jnp.flip(taps, range(0, 2 * d, 2))
+    taps = jnp.flip(taps, tuple(range(0, 2 * d, 2)))
     taps = taps.transpose(*range(0, 2 * d, 2), 2 * d, *range(1, 2 * d, 2), 2 * d + 1)
     taps = taps.reshape(*(2,) * d, kernel.shape[-2], 2**d * channels)
     out = _correlate(_pad(u, 1), taps, 1)
@@ -136,7 +136,7 @@ def _smooth(u, kernel):
 
 def _smooth_backward(saved, g):
     u, kernel = saved
-    transposed = jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-1, -2)
+    transposed = jnp.flip(kernel, tuple(range(kernel.ndim - 2))).swapaxes(-1, -2)
     du = _correlate(_pad(g, kernel.shape[0] - 1), transposed, 1)
     return du, _smooth_kernel_gradient(u, g, kernel.shape[0])
 
