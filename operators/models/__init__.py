@@ -6,6 +6,7 @@ from typing import Any
 
 from flax import nnx
 
+from operators.layers.correlation import inside_loops as inside_loops  # for training
 from operators.models.fno import FNO
 from operators.models.lsm import LSM
 from operators.models.lsm_irregular import LSMIrregular
