@@ -23,7 +23,22 @@ def draw(*shape, seed=0):
 
 
 def create(**hparams):
-    return models.create("fno", rngs=nnx.Rngs(0), **IO | hparams)
+    """A model with every parameter random, drawn by NumPy: nothing to compile."""
+    model = nnx.eval_shape(
+        lambda: models.create("fno", rngs=nnx.Rngs(0), **IO | hparams)
+    )
+    random = np.random.default_rng(3)
+
+    def draw(p):
+        fan_in = p.shape[-2] if p.ndim > 1 else 8
+        return jnp.asarray(random.normal(size=p.shape) / (2 * fan_in**0.5), p.dtype)
+
+    nnx.update(model, jax.tree.map(draw, nnx.state(model, nnx.Param)))
+    for path, p in nnx.to_flat_state(nnx.state(model, nnx.BatchStat)):
+        start = jnp.ones if path[-1] == "var" else jnp.zeros
+        p.set_value(start(p.shape, p.dtype))
+        nnx.update(model, nnx.from_flat_state([(path, p)]))
+    return model
 
 
 def band_limited(n, top=6):
@@ -137,16 +152,9 @@ def li2021_by_hand(model, x, padding):
     return np.maximum(v, 0) @ outer["kernel"] + outer["bias"]
 
 
-def randomised(model):
-    """The model with every parameter random, scales of norms included."""
-    random = np.random.default_rng(3)
-    state = nnx.state(model, nnx.Param)
-    drawn = jax.tree.map(lambda p: jnp.asarray(random.normal(size=p.shape) / 4), state)
-    nnx.update(model, drawn)
-    return model
-
-
-@pytest.mark.parametrize("transform", ["dft", "fft"])
+@pytest.mark.parametrize(
+    "transform", [pytest.param("dft", marks=pytest.mark.slow), "fft"]
+)
 def test_forward_passes_equal_the_formulas(transform):
     x = draw(2, 15, 22, 2)
     hparams = {
@@ -154,13 +162,13 @@ def test_forward_passes_equal_the_formulas(transform):
         "num_layers": 2, "transform": transform, "param_dtype": "float64",
     }  # fmt: skip
     with jax.enable_x64(True):
-        model = randomised(create(**hparams, layout="neuralop", norm="group"))
+        model = create(**hparams, layout="neuralop", norm="group")
         out = jax.jit(lambda m, x: m(x))(model, x)
         np.testing.assert_allclose(out, neuralop_by_hand(model, x), atol=1e-12)
         model = create(
             **hparams, **LI2021, activation="relu", endpoint=True, domain_padding=1 / 7
         )
-        out = jax.jit(lambda m, x: m(x))(randomised(model), x)
+        out = jax.jit(lambda m, x: m(x))(model, x)
         assert out.dtype == jnp.float64
         expected = li2021_by_hand(model, x, ((0, 1), (0, 2)))
         np.testing.assert_allclose(out, expected, atol=1e-12)
@@ -190,7 +198,7 @@ def test_padding_keeps_the_period_on_every_grid():
     ],
 )
 def test_output_function_is_the_same_on_any_grid_and_at_points(hparams):
-    model = randomised(create(modes=(3, 4), channels=4, num_layers=2, **hparams))
+    model = create(modes=(3, 4), channels=4, num_layers=2, **hparams)
     endpoint = hparams.get("endpoint", False)
     grid, fine = ((15, 8), (29, 22)) if endpoint else ((15, 10), (30, 30))
     x = jnp.asarray(draw(2, *grid, 1), jnp.float32)
@@ -220,10 +228,16 @@ def test_other_resolutions_and_shifts():
     shift = functools.partial(jnp.roll, shift=(7, -12), axis=(1, 2))
     difference = model(shift(x)) - shift(model(x))
     assert jnp.linalg.norm(difference) < 1e-6 * jnp.linalg.norm(x)
-    for odd, even, limit in ((45, 90, 1e-4), (135, 270, 1e-6)):
-        outs = [np.asarray(model(band_limited(n))) for n in (odd, even)]
-        difference = outs[0] - outs[1][:, ::2, ::2]  # aliasing of GELU
-        assert np.linalg.norm(difference) < limit * np.linalg.norm(outs[0])
+
+
+@pytest.mark.parametrize(
+    ("odd", "limit"), [(45, 1e-4), pytest.param(135, 1e-6, marks=pytest.mark.slow)]
+)
+def test_odd_and_even_grids_agree(odd, limit):
+    model = jax.jit(create(**SMALL, coordinates="none"))
+    outs = [np.asarray(model(band_limited(n))) for n in (odd, 2 * odd)]
+    difference = outs[0] - outs[1][:, ::2, ::2]  # aliasing of GELU
+    assert np.linalg.norm(difference) < limit * np.linalg.norm(outs[0])
 
 
 def gradient(model, x, **call):
@@ -261,7 +275,7 @@ def test_gradient_reaches_every_parameter(hparams, dead):
     hparams = {"in_channels": 2, "out_channels": 3, "channels": 4} | hparams
     with jax.enable_x64(True):
         model = create(modes=(3, 3), num_layers=2, param_dtype="float64", **hparams)
-        gradients = gradient(randomised(model), jnp.asarray(draw(2, 11, 10, 2)))
+        gradients = gradient(model, jnp.asarray(draw(2, 11, 10, 2)))
     scale = max(np.abs(g).max() for g in gradients.values())
     for path, g in gradients.items():
         assert np.isfinite(g).all(), path
@@ -291,22 +305,24 @@ def test_bfloat16_rounds_products_and_keeps_float32_elsewhere():
     assert outs[1].dtype == np.float32
     error = np.linalg.norm(outs[1] - outs[0]) / np.linalg.norm(outs[0])
     assert 1e-4 < error < 3e-2
-    for path, g in grads[0].items():
-        assert grads[1][path].dtype == np.float32
-        error = np.linalg.norm(grads[1][path] - g) / np.linalg.norm(g)
-        assert error < 0.1, path
+    assert {g.dtype for g in grads[1].values()} == {np.dtype(np.float32)}
+    errors = [np.linalg.norm(grads[1][path] - g) for path, g in grads[0].items()]
+    size = np.linalg.norm([np.linalg.norm(g) for g in grads[0].values()])
+    assert 1e-4 < np.linalg.norm(errors) / size < 3e-2
 
 
 def test_batch_norm_uses_its_record_in_eval_mode():
     model = create(**SMALL, **LI2021, norm="batch")
     x = jnp.asarray(3 * draw(4, 9, 8, 1), jnp.float32)
+    run = jax.jit(lambda model, x: (model(x), model))
     model.train()
     before = np.asarray(model.blocks[0].norms[0].mean[...])
-    together = model(x)
+    together, model = run(model, x)
     assert not np.array_equal(before, model.blocks[0].norms[0].mean[...])
     model.eval()
-    out = model(x)
-    np.testing.assert_allclose(model(x[:1]), out[:1], atol=1e-5)
+    out, _ = run(model, x)
+    other, _ = run(model, x.at[1:].add(1))
+    np.testing.assert_allclose(other[:1], out[:1], atol=1e-5)
     assert np.abs(together - out).max() > 1e-3
 
 
