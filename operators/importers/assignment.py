@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -31,7 +32,14 @@ def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
             "dict as .npz where it is: numpy.savez(path, **{k: v.numpy() for k, v in "
             "state.items()})"
         ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than arrays, as the files of neuraloperator do under "
+            "'_metadata'; where you trust it, load it with weights_only=False, drop "
+            "that entry and save the rest with numpy.savez"
+        ) from error
     arrays = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
     # neuraloperator adds the arguments of the constructor under this name.
     if others := [k for k in state if k not in arrays and k != "_metadata"]:

@@ -1,6 +1,9 @@
 """Official weights in our models give the outputs of the official modules."""
 
 import importlib.util
+import pickle
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -205,6 +208,31 @@ def test_states_are_read_from_arrays_in_a_file(tmp_path):
 def test_files_of_torch_say_how_to_be_read_without_torch(tmp_path):
     with pytest.raises(ImportError, match=r"save the state dict as \.npz"):
         assignment.read_state(tmp_path / "state.pt")
+
+
+def test_files_of_torch_are_read_as_arrays_alone(monkeypatch):
+    class Tensor(np.ndarray):
+        def detach(self):
+            return self
+
+        def numpy(self):
+            return np.asarray(self)
+
+    def load(path, map_location, weights_only):
+        assert weights_only
+        if path == "unsafe.pt":
+            raise pickle.UnpicklingError
+        return contents
+
+    torch = types.SimpleNamespace(Tensor=Tensor, load=load)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    contents = {"a.weight": np.ones(3).view(Tensor), "_metadata": {}}
+    assert list(assignment.read_state("state.pt")) == ["a.weight"]
+    contents["epoch"] = 5
+    with pytest.raises(ValueError, match="no state dict: 'epoch' hold no arrays"):
+        assignment.read_state("state.pt")
+    with pytest.raises(ValueError, match="holds more than arrays"):
+        assignment.read_state("unsafe.pt")
 
 
 def test_filling_is_the_same_on_every_machine():
