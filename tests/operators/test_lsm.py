@@ -20,8 +20,17 @@ def draw(*shape, seed=0):
 
 
 def create(name, dtype=jnp.float32, **hparams):
+    """A small model with random numbers everywhere, drawn without compiling."""
     hparams = SMALL | (BLOCKS if name == "lsm" else {}) | hparams
-    return models.create(name, rngs=nnx.Rngs(0), param_dtype=dtype, **hparams)
+    graph, state = nnx.split(abstract(name, param_dtype=dtype, **hparams))
+    leaves, tree = jax.tree.flatten(state)
+    values = [0.4 * draw(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
+    values = [jnp.asarray(v, x.dtype) for v, x in zip(values, leaves, strict=True)]
+    model = nnx.merge(graph, jax.tree.unflatten(tree, values))
+    for _, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.BatchStat):
+            node.set_value(jnp.abs(node[...]))  # means too, which may be negative
+    return model
 
 
 def abstract(name, **hparams):
@@ -142,11 +151,7 @@ def unet_by_hand(model, x):
 def unet():
     """A U-Net in float64 whose normalisations scale and shift."""
     with jax.enable_x64(True):
-        model = create("unet", jnp.float64)
-        for i, (_, node) in enumerate(nnx.iter_graph(model)):
-            if isinstance(node, nnx.Param) and node.ndim == 1:
-                node.set_value(jnp.asarray(draw(*node.shape, seed=i)))
-    return model
+        return create("unet", jnp.float64)
 
 
 def test_unet_equals_its_formula(unet):
