@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from operators.layers import correlation
+from operators import models
 from operators.training.normalizers import Normalizer
 from operators.training.sharding import replicated, split_batch
 
@@ -108,7 +108,7 @@ def make_train_step(
 
     def scanned(state: TrainState, arrays: Arrays, indices: jax.Array):
         def add(total, part):
-            with correlation.inside_loops():
+            with models.inside_loops():
                 (loss, _), gradient = sums(state, arrays, part)
             return jax.tree.map(jnp.add, total, (loss, gradient)), None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from operators.layers import correlation
+from operators import models
 from operators.training import state, workdir
 from operators.training.timing import spell_duration
 
@@ -171,7 +171,7 @@ def loops_well(graph: nnx.GraphDef, current: state.TrainState, x) -> bool:
     def total(params, variables, x):
         return nnx.merge(graph, params, variables)(x).sum()
 
-    with correlation.inside_loops():
+    with models.inside_loops():
         program = jax.make_jaxpr(jax.grad(total))(current.params, current.variables, x)
     return not any(_is_kernel_gradient(e) for e in _equations(program.jaxpr))
 
