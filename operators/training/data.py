@@ -95,11 +95,6 @@ def layout(dataset, settings: Mapping) -> layouts.Layout:
     return layouts.layout(_facts(dataset), settings)
 
 
-def stored_coordinates(settings: Mapping) -> tuple[np.ndarray, ...]:
-    """Coordinates [n] per axis of the training grid, after the stride."""
-    return describe(settings).coordinates
-
-
 def generate(settings: Mapping, stop) -> bool:
     """Generates the data set of `config.data.config`, unless it is there.
 
