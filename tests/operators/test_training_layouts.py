@@ -97,6 +97,9 @@ def test_steps_are_channels_or_an_axis(stored):
         ):
             expected = fields[name][:, i].astype(np.float32)
             np.testing.assert_array_equal(values[..., i], expected)
+    swapped = SETTINGS | {"time_axis": True, "inputs": ("source", "coefficient")}
+    other = data.load_split(dataset, swapped, "train").x
+    np.testing.assert_array_equal(other, train.x[..., ::-1])
     found = data.layout(dataset, SETTINGS | {"time_axis": True})
     assert found.axes == ("x", "y", "time")
     assert found.spacing == pytest.approx((1.0, 1.0, 0.1))
