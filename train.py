@@ -214,7 +214,6 @@ class Run:
         print(f"data: {self.dataset.root}, read at {self.layout.spell_grid()}")
         train_split = data.load_split(self.dataset, settings, "train")
         valid_split = data.load_split(self.dataset, settings, "valid")
-        checks.channels(config.model, train_split)
         self.sample_ids = train_split.sample_ids
         self.normalizers = {
             "input": normalizers.fit(

@@ -56,16 +56,6 @@ def model_fits(model, settings, layout) -> None:
         )
 
 
-def channels(model, samples) -> None:
-    """Raises a ValueError where data and model have different channel counts."""
-    for key, fields in (("in_channels", samples.x), ("out_channels", samples.y)):
-        if fields.shape[-1] != model[key]:
-            raise ValueError(
-                f"the data have {fields.shape[-1]} {key.replace('_', ' ')}, the model "
-                f"{model[key]}: set --config.model.{key}={fields.shape[-1]}"
-            )
-
-
 def _for_axes(settings, grid: tuple[int, ...]) -> dict:
     """Settings that hold one entry per axis, brought to the axes of a grid."""
 
