@@ -175,8 +175,12 @@ def _sum_squares(v):
 
 def _ratio(error, reference, target):
     xp = target.__array_namespace__()
+    # The root has no slope at 0, and infinity times 0 would make the gradient NaN: a
+    # perfect prediction has gradient 0. Errors that are not finite stay what they are.
+    perfect = error == 0
+    root = xp.where(perfect, 0.0, xp.sqrt(xp.where(perfect, 1.0, error)))
     # A vanishing target has no relative error; the tiny number keeps 0 / 0 at 0.
-    return xp.sqrt(error) / xp.sqrt(reference + xp.finfo(target.dtype).tiny)
+    return root / xp.sqrt(reference + xp.finfo(target.dtype).tiny)
 
 
 def _check(prediction, target):

@@ -1,5 +1,6 @@
 """Norms against closed forms, and JAX against NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -82,6 +83,30 @@ def test_jax_float32_agrees_with_numpy_float64(name):
 def test_a_zero_target_has_a_finite_gradient_free_error():
     zero = np.zeros((1, 8, 8, 1))
     assert losses.relative_l2(zero, zero)[0] == 0
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_a_perfect_prediction_has_error_and_gradient_zero(name):
+    prediction, target = (jnp.asarray(v, "float32") for v in fields(6, 5))
+    loss_fn = losses.create(name, (0.2, 0.25))
+    prediction = prediction.at[1].set(target[1])  # one perfect sample among others
+    errors, gradient = jax.jit(
+        lambda v: (loss_fn(v, target), jax.grad(lambda w: loss_fn(w, target).sum())(v))
+    )(prediction)
+    assert errors[1] == 0
+    np.testing.assert_array_equal(gradient[1], 0)
+    assert np.isfinite(gradient).all()
+    assert (jnp.abs(gradient[::2]).max(axis=(1, 2, 3)) > 0).all()
+
+
+def test_errors_keep_every_bit_and_show_what_is_not_finite():
+    prediction, target = (v.astype(np.float32) for v in fields(6, 5))
+    squares = [(v**2).sum(axis=(1, 2, 3)) for v in (prediction - target, target)]
+    expected = np.sqrt(squares[0]) / np.sqrt(squares[1])
+    np.testing.assert_array_equal(losses.relative_l2(prediction, target), expected)
+    prediction[0, 0, 0, 0], prediction[1, 0, 0, 0] = np.nan, np.inf
+    observed = losses.relative_l2(prediction, target)
+    np.testing.assert_array_equal(observed, [np.nan, np.inf, expected[2]])
 
 
 def test_losses_reject_unknown_names_and_shapes_that_differ():
