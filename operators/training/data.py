@@ -152,6 +152,35 @@ def split_sizes(settings: Mapping) -> dict[str, int]:
     return {split: settings[f"num_{split}"] for split in ("train", "valid", "test")}
 
 
+def tested_on(dataset, settings: Mapping) -> dict:
+    """What decides which test samples a run reads and which channels they have.
+
+    The stride is left out. An .npz file is cut into splits in turn, so there the test
+    samples depend on the numbers of the others too.
+
+    Args:
+        dataset: see `open_data`.
+        settings: `config.data`.
+
+    Returns:
+        Key of `config.data` -> value, with defaults and steps from the end resolved.
+
+    Raises:
+        ValueError: where the data cannot be read as asked for.
+    """
+    if isinstance(dataset, arrays.ArrayDataset):
+        return {f"num_{split}": num for split, num in split_sizes(settings).items()}
+    asked = layouts.request(_facts(dataset), settings)
+    return {
+        "num_test": settings["num_test"],
+        "inputs": asked.inputs,
+        "outputs": asked.outputs,
+        "steps": asked.outputs_at,
+        "input_steps": asked.inputs_at,
+        "time_axis": asked.time_axis,
+    }
+
+
 def load_split(
     dataset, settings: Mapping, split: str, *, stride: int | None = None
 ) -> Samples:

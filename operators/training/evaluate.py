@@ -33,21 +33,22 @@ def evaluate(
         checkpoint: "best" or "latest".
         split: "train", "valid" or "test". Anything but the best checkpoint on the test
             split goes to `evaluation_<split>_<checkpoint>.json`, without figures.
-        baseline: workdir of a second run on the same data, drawn beside the first.
+        baseline: workdir of a second run on the same samples, drawn beside the first.
         dataset: the open data set, where the caller has it already.
 
     Returns:
         The content of `evaluation.json`.
 
     Raises:
-        ValueError: if there is no run, checkpoint or data, or the baseline was
-            trained on other data.
+        ValueError: if there is no run, checkpoint or data, or the baseline has other
+            test samples or was trained on other points.
     """
     folder = Path(folder)
     operator = runs.load(folder, checkpoint=checkpoint)
     settings = operator.config["data"]
     dataset = dataset or data.open_data(settings)
     _check_manifest(operator, dataset)
+    beside = None if baseline is None else _open(baseline, dataset, settings)
     samples = data.load_split(dataset, settings, split)
     prediction = operator(samples.x)
     errors = metrics.evaluate_fields(prediction, samples.y, samples.spacing)
@@ -69,7 +70,7 @@ def evaluate(
     if other:
         return report
     first = data.layout(dataset, settings).inputs[:1]
-    draw(folder, operator, samples, prediction, errors, baseline, *first)
+    draw(folder, operator, samples, prediction, errors, beside, *first)
     return report
 
 
@@ -78,7 +79,7 @@ def draw(
 ) -> None:
     """Writes `samples.png` and `curves.png`, with the baseline's lines if given.
 
-    `first` is the name of the first input.
+    `baseline` is an `Operator` or None, `first` the name of the first input.
     """
     label = type(operator.model).__name__
     per_sample = np.array(errors["relative_l2"]["per_sample"])
@@ -87,17 +88,14 @@ def draw(
     drawn_errors = {label: per_sample[chosen]}
     histories = {label: workdir.read_metrics(folder)}
     if baseline is not None:
-        other = runs.load(baseline)
-        if other.info["data_manifest_sha256"] != operator.info["data_manifest_sha256"]:
-            raise ValueError(f"{baseline} was trained on other data than {folder}")
-        name = type(other.model).__name__
+        name = type(baseline.model).__name__
         name = f"{name} (baseline)" if name == label else name
-        predictions[name] = other(samples.x[chosen])
+        predictions[name] = baseline(samples.x[chosen])
         beside = metrics.evaluate_fields(
             predictions[name], samples.y[chosen], samples.spacing
         )
         drawn_errors[name] = beside["relative_l2"]["per_sample"]
-        histories[name] = workdir.read_metrics(Path(baseline))
+        histories[name] = workdir.read_metrics(baseline.workdir)
     picture = figures.plot_samples(
         samples.x[chosen],
         samples.y[chosen],
@@ -136,6 +134,16 @@ def _spread(errors: np.ndarray, num: int) -> np.ndarray:
     return np.argsort(errors, kind="stable")[places]
 
 
+def _open(baseline: str | Path, dataset, settings: Mapping) -> runs.Operator:
+    """The second run, which must have the samples and the points of the first."""
+    other = runs.load(baseline)
+    if reason := runs.other_samples(other, dataset, settings):
+        raise ValueError(
+            f"the baseline {baseline} {reason}: choose a run on the same samples"
+        )
+    return other
+
+
 def _check_manifest(operator: runs.Operator, dataset) -> None:
     trained = operator.info["data_manifest_sha256"]
     if dataset.manifest_sha256 != trained:
@@ -154,7 +162,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", choices=("best", "latest"))
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
-    parser.add_argument("--baseline", help="workdir of a second run on the same data")
+    parser.add_argument(
+        "--baseline", help="workdir of a second run on the same samples"
+    )
     options = parser.parse_args(argv)
     try:
         report = evaluate(

@@ -56,14 +56,16 @@ def compare(
         Label -> content of `resolution.json`; labels are the names of the folders.
 
     Raises:
-        ValueError: as `measure`, and if the runs were trained on different data.
+        ValueError: as `measure`, and if the runs have different test samples.
     """
     opened = [runs.load(folder, checkpoint=checkpoint) for folder in folders]
+    settings = opened[0].config["data"]
+    dataset = data.open_data(settings, verify=False)
     for operator in opened[1:]:
-        if _trained_on(operator) != _trained_on(opened[0]):
+        if reason := runs.other_samples(operator, dataset, settings, any_stride=True):
             raise ValueError(
-                f"{operator.workdir} was trained on other data than "
-                f"{opened[0].workdir}: their errors do not compare"
+                f"{operator.workdir} {reason}: its errors do not compare with those of "
+                f"{opened[0].workdir}, so give runs on the same samples"
             )
     reports = {}
     for operator in opened:
@@ -107,7 +109,7 @@ def measure(
     settings = dict(operator.config["data"])
     settings["num_test"] = settings["num_test"] if num is None else num
     dataset = data.open_data(settings)
-    if dataset.manifest_sha256 != _trained_on(operator):
+    if dataset.manifest_sha256 != operator.info["data_manifest_sha256"]:
         raise ValueError(
             f"{operator.workdir} was trained on other data than {dataset.root} holds "
             "now: generate them again with the config of the run"
@@ -183,10 +185,6 @@ def _checked_strides(dataset, periodic: bool, trained: int, strides) -> list[int
 
 def _stored_grid(dataset) -> tuple[int, ...]:
     return tuple(len(c) for c in dataset.coordinates.values())
-
-
-def _trained_on(operator: runs.Operator) -> str:
-    return operator.info["data_manifest_sha256"]
 
 
 def _measure_grid(operator: runs.Operator, samples, truth, report: Mapping) -> dict:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ from flax import nnx
 from operators import models
 from operators.training import (
     checkpoints,
+    data,
     normalizers,
     optimizers,
     sharding,
@@ -143,21 +144,49 @@ def check_same_data(facts: dict, dataset, folder: Path) -> None:
         )
 
 
+def other_samples(
+    operator: Operator, dataset, settings: Mapping, *, any_stride: bool = False
+) -> str:
+    """Why the errors of a run do not compare with those of another on its samples.
+
+    Args:
+        operator: the run.
+        dataset: open data set of the other run.
+        settings: `config.data` of the other run.
+        any_stride: whether the two may be trained on different points.
+
+    Returns:
+        A reason to follow the name of the run; "" where both read the same test samples
+        and channels, and neither was trained on samples that the other is tested on.
+    """
+    if operator.info["data_manifest_sha256"] != dataset.manifest_sha256:
+        return f"was trained on other data than {dataset.root} holds now"
+    has, wanted = (
+        {**data.tested_on(dataset, s), "stride": any_stride or s["stride"]}
+        for s in (operator.config["data"], settings)
+    )
+    changes = [f"{k} {has[k]}, not {wanted[k]}" for k in has if has[k] != wanted[k]]
+    return f"has other samples: config.data.{'; '.join(changes)}" if changes else ""
+
+
 def find_baseline(config, dataset) -> str | None:
-    """The baseline's workdir, where there is a run of it on the same data."""
+    """The baseline's workdir, where there is a run of it on the same samples.
+
+    Whatever is the matter with the baseline, the run that asks for it is not to fail:
+    the reason is printed.
+    """
     name = config.eval.baseline
     if not name:
         return None
     try:
-        other = load(name)
-    except (ValueError, OSError, zipfile.BadZipFile):
-        print(f"no baseline in the figures: there is no finished run in {name}")
-        return None
-    same = other.info["data_manifest_sha256"] == dataset.manifest_sha256
-    same &= other.config["data"]["stride"] == config.data.stride
-    if not same:
-        print(f"no baseline in the figures: {name} was trained on other data")
-    return name if same else None
+        reason = other_samples(load(name), dataset, config.data)
+    except Exception as error:
+        # Files of another program or version fail in ways of their own.
+        text = " ".join(str(error).split()) or type(error).__name__
+        reason = f"cannot be opened ({text})"
+    if reason:
+        print(f"no baseline in the figures: {name} {reason}")
+    return None if reason else name
 
 
 def _keywords(settings: dict) -> dict:

@@ -206,6 +206,24 @@ def test_pictures_of_lines_boxes_and_points(tmp_path, grid, num_coordinates):
     assert (tmp_path / "s.png").stat().st_size > 3000
 
 
+def test_runs_are_compared_by_the_fields_and_steps_they_resolve_to(stored):
+    dataset, _ = stored
+    tested_on = lambda **changes: data.tested_on(dataset, SETTINGS | changes)  # noqa: E731
+    last = tested_on(steps=(-1,))
+    assert last == tested_on(
+        steps=(2,), inputs=("coefficient", "source"), num_train=3, stride=2
+    )
+    for changes in (
+        {"steps": (1,)},
+        {"steps": (-1,), "input_steps": (0,)},
+        {"steps": (-1,), "inputs": ("source",)},
+        {"steps": (-1,), "outputs": ("source",)},
+        {"steps": (-1,), "num_test": 2},
+        {"time_axis": True},
+    ):
+        assert tested_on(**changes) != last
+
+
 def test_a_model_that_does_not_fit_its_data_says_what_to_set():
     settings = {"in_channels": 1, "out_channels": 1, "modes": (3, 2), "channels": 2}
     model = nnx.eval_shape(lambda: models.create("fno", rngs=nnx.Rngs(0), **settings))

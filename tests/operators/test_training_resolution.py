@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from operators.training import data, resolution, runs
+from operators.training import data, evaluate, resolution, runs
 
 
 class Stub:
@@ -222,6 +222,32 @@ def test_runs_on_other_data_do_not_compare(pair, capsys):
     error = capsys.readouterr().err
     assert "generate them again" in error
     assert error.count("\n") == 1
+
+
+def test_runs_with_other_splits_of_a_file_do_not_compare(pair, monkeypatch, capsys):
+    first, second = pair
+    second.config["data"] |= {"num_train": 2, "num_test": 1}
+    assert resolution.main(["--workdir", *(str(s.workdir) for s in pair)]) == 2
+    expected = "config.data.num_train 2, not 1; num_test 1, not 2"
+    assert expected in capsys.readouterr().err
+    settings = first.config["data"]
+    dataset = data.open_data(settings)
+    monkeypatch.setattr(runs, "load", lambda folder: second)
+    with pytest.raises(ValueError, match=expected):
+        evaluate._open("second", dataset, settings)
+    baseline = types.SimpleNamespace(baseline="second")
+    config = types.SimpleNamespace(data=settings, eval=baseline)
+    assert runs.find_baseline(config, dataset) is None
+    assert f"second has other samples: {expected}" in capsys.readouterr().out
+    second.config["data"] |= {"num_train": 1, "num_test": 2}
+    assert runs.find_baseline(config, dataset) is None
+    assert "stride 3, not 2" in capsys.readouterr().out
+    assert runs.other_samples(second, dataset, settings, any_stride=True) == ""
+    second.config["data"]["stride"] = 2
+    assert runs.find_baseline(config, dataset) == "second"
+    second.config = {}
+    assert runs.find_baseline(config, dataset) is None
+    assert "second cannot be opened ('data')" in capsys.readouterr().out
 
 
 def test_without_a_run_the_command_ends_with_one_line(tmp_path, capsys):
