@@ -33,7 +33,7 @@ class ArrayDataset:
         splits: samples per split, cut in the order train, valid, test.
         coordinates: axis -> [n] float64.
         scalars: none.
-        boundaries: none.
+        boundaries: dicts of axis, bc_type "PERIODIC" and detail, one per periodic axis.
         x: [N, *grid, c_in].
         y: [N, *grid, c_out].
         points: [n, d] or [N, n, d] where the only axis is `node`, None on grids.
@@ -82,18 +82,57 @@ def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
     Args:
         path: file with x and y, [N, *grid] or [N, *grid, channels], and optionally
             `coordinates_x` [n1], `coordinates_y` [n2], `coordinates_z` [n3] (default:
-            equidistant on [0, 1]). The grid has one axis for x [N, n], two for
+            equidistant on [0, 1], without the end 1 along periodic axes), strictly
+            increasing. The grid has one axis for x [N, n], two for
             x [N, n1, n2] and [N, n1, n2, channels], three for
             x [N, n1, n2, n3, channels]; a number `num_axes` in the file says otherwise.
             Values at points without a grid: `points` [n, d], or [N, n, d] where they
             differ from sample to sample, beside x and y [N, n] or [N, n, channels].
+            All arrays are real numbers. `periodic`, one bool or one per axis: True
+            where the grid leaves out the right end of a period.
         splits: samples per split, cut from the file in the order train, valid, test.
 
     Raises:
         DatasetError: if the file is missing, lacks an array, holds values that are not
-            finite, or the shapes do not fit each other or the splits.
+            numbers, not real or not finite in float32, or the shapes do not fit each
+            other or the splits.
     """
     path = Path(path)
+    arrays = _read(path)
+    num_axes = _num_axes(arrays)
+    x, y = (_with_channels(path, key, arrays[key], num_axes) for key in ("x", "y"))
+    if x.shape[:-1] != y.shape[:-1]:
+        raise DatasetError(f"{path}: x has shape {x.shape}, but y has {y.shape}")
+    splits = {split: int(splits.get(split, 0)) for split in SPLITS}
+    if sum(splits.values()) > len(x):
+        raise DatasetError(f"{path} has {len(x)} samples, but the splits need {splits}")
+    points, boundaries = _points(path, arrays, x), ()
+    if points is None:
+        periodic = _periodic(path, arrays, num_axes)
+        coordinates = _coordinates(path, arrays, x.shape[1:-1], periodic)
+        boundaries = _boundaries(periodic)
+    else:
+        coordinates = {"node": np.arange(x.shape[1], dtype=float)}
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = {"name": path.stem, "manifest_sha256": digest}
+    return ArrayDataset(
+        path,
+        manifest,
+        digest,
+        path.stem,
+        splits,
+        coordinates,
+        {},
+        boundaries,
+        x,
+        y,
+        points,
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of the file, x and y among them."""
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
@@ -105,24 +144,7 @@ def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
                 f"{path} has no array {key!r}; it has {sorted(arrays)}: save it with "
                 "np.savez(path, x=x, y=y)"
             )
-    num_axes = _num_axes(arrays)
-    x, y = (_with_channels(path, key, arrays[key], num_axes) for key in ("x", "y"))
-    if x.shape[:-1] != y.shape[:-1]:
-        raise DatasetError(f"{path}: x has shape {x.shape}, but y has {y.shape}")
-    splits = {split: int(splits.get(split, 0)) for split in SPLITS}
-    if sum(splits.values()) > len(x):
-        raise DatasetError(f"{path} has {len(x)} samples, but the splits need {splits}")
-    points = _points(path, arrays, x)
-    if points is None:
-        coordinates = _coordinates(path, arrays, x.shape[1:-1])
-    else:
-        coordinates = {"node": np.arange(x.shape[1], dtype=float)}
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    manifest = {"name": path.stem, "manifest_sha256": digest}
-    return ArrayDataset(
-        path, manifest, digest, path.stem, splits, coordinates, {}, (), x, y, points
-    )
+    return arrays
 
 
 def _num_axes(arrays: Mapping[str, np.ndarray]) -> int:
@@ -145,8 +167,7 @@ def _with_channels(path: Path, key: str, values: np.ndarray, num_axes: int):
             "channels]; for another number of axes (1, 2 or 3) save it beside the "
             "arrays, np.savez(path, x=x, y=y, num_axes=...)"
         )
-    if not np.isfinite(values).all():
-        raise DatasetError(f"{path}: {key} has values that are not finite")
+    _check_numbers(path, key, values)
     return values if values.ndim == num_axes + 2 else values[..., None]
 
 
@@ -154,6 +175,12 @@ def _points(path: Path, arrays: Mapping[str, np.ndarray], x: np.ndarray):
     """Points [n, d] or [N, n, d] of values without a grid; None on grids."""
     if "points" not in arrays:
         return None
+    if np.any(arrays.get("periodic", False)):
+        raise DatasetError(
+            f"{path}: periodic is {arrays['periodic'].tolist()}, but the values lie at "
+            "points, which form no grid to be periodic: save it without periodic"
+        )
+    _check_numbers(path, "points", arrays["points"])
     points = np.asarray(arrays["points"], float)
     if points.shape[:-1] not in (x.shape[1:2], x.shape[:2]):
         raise DatasetError(
@@ -163,14 +190,73 @@ def _points(path: Path, arrays: Mapping[str, np.ndarray], x: np.ndarray):
     return points
 
 
-def _coordinates(path: Path, arrays: Mapping[str, np.ndarray], grid: tuple[int, ...]):
+def _periodic(path: Path, arrays: Mapping[str, np.ndarray], num_axes: int):
+    """One bool per axis, from the file or all False."""
+    periodic = arrays.get("periodic", np.array(False))
+    if periodic.dtype != bool or periodic.shape not in ((), (num_axes,)):
+        raise DatasetError(
+            f"{path}: periodic must be one bool, or one for each of the {num_axes} "
+            f"axes of the grid, but is {periodic.tolist()}: save it beside the arrays, "
+            "np.savez(path, x=x, y=y, periodic=True)"
+        )
+    return tuple(np.broadcast_to(periodic, num_axes).tolist())
+
+
+def _boundaries(periodic: tuple[bool, ...]) -> tuple[dict[str, str], ...]:
+    """The periodic axes, as manifests describe them."""
+    return tuple(
+        {"axis": axis, "bc_type": "PERIODIC", "detail": "periodic"}
+        for axis, repeats in zip(AXES, periodic, strict=False)
+        if repeats
+    )
+
+
+def _coordinates(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    grid: tuple[int, ...],
+    periodic: tuple[bool, ...],
+):
     """Coordinates per axis, from the file or equidistant."""
     coordinates = {}
-    for axis, n in zip(AXES, grid, strict=False):
-        c = np.asarray(arrays.get(f"coordinates_{axis}", np.linspace(0, 1, n)), float)
-        if c.shape != (n,):
+    for axis, n, repeats in zip(AXES, grid, periodic, strict=False):
+        key = f"coordinates_{axis}"
+        given = arrays.get(key, np.linspace(0, 1, n, endpoint=not repeats))
+        if given.shape != (n,):
             raise DatasetError(
-                f"{path}: coordinates_{axis} has shape {c.shape}, expected ({n},)"
+                f"{path}: {key} has shape {given.shape}, expected ({n},)"
+            )
+        _check_numbers(path, key, given)
+        c = np.asarray(given, float)
+        if (bad := np.flatnonzero(np.diff(c) <= 0)).size:
+            i = int(bad[0])
+            raise DatasetError(
+                f"{path}: {key} must increase strictly, but entry {i} is {c[i]:g} and "
+                f"the next one {c[i + 1]:g}: sort the points of this axis, and x and y "
+                "with them"
             )
         coordinates[axis] = c
     return coordinates
+
+
+def _check_numbers(path: Path, key: str, values: np.ndarray) -> None:
+    """Refuses arrays that are not real numbers, finite in float32."""
+    if values.dtype.kind == "c":
+        raise DatasetError(
+            f"{path}: {key} must be real, but is {values.dtype}: put real and "
+            "imaginary part into two channels, np.stack([z.real, z.imag], axis=-1)"
+        )
+    if values.dtype.kind not in "biuf":
+        raise DatasetError(
+            f"{path}: {key} must hold real numbers, but is {values.dtype}: convert it, "
+            "for instance with astype(np.float32)"
+        )
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32, copy=False))
+    if not finite.all():
+        first = tuple(map(int, np.argwhere(~finite)[0]))
+        raise DatasetError(
+            f"{path}: {key} has {np.sum(~finite)} values that are not finite in "
+            f"float32, the first at {first}, {values[first]}: leave these samples out, "
+            "or rescale the values"
+        )

@@ -268,6 +268,62 @@ def test_npz_takes_points_without_a_grid(tmp_path):
         dataset.load("train", stride=2)
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("x", np.zeros((2, 4, 3), complex), "x must be real, .* two channels"),
+        ("y", np.full((2, 4, 3), "a"), "y must hold real numbers, but is <U1"),
+        ("x", np.full((2, 4, 3), 1e39), r"x has 24 values .* first at \(0, 0, 0\), 1e"),
+        ("coordinates_x", np.array([0, 1, np.inf, 3]), "coordinates_x has 1 values"),
+        (
+            "coordinates_x",
+            np.array([0, 1, 1, 2]),
+            "increase strictly, but entry 1 is 1",
+        ),
+        ("coordinates_y", np.array([2.0, 1, 0]), "coordinates_y must increase"),
+        ("coordinates_y", np.array(list("abc")), "coordinates_y must hold real"),
+        ("periodic", np.array([True] * 3), "for each of the 2 axes"),
+        ("periodic", np.array("x"), "periodic must be one bool"),
+    ],
+)
+def test_npz_of_other_than_real_finite_numbers_is_refused(
+    tmp_path, key, values, message
+):
+    arrays = {"x": np.ones((2, 4, 3)), "y": np.ones((2, 4, 3))} | {key: values}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(DatasetError, match=message):
+        open_npz(tmp_path / "mine.npz", splits={"train": 2})
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"points": np.array([[0], [np.nan], [2]])}, "points has 1 values"),
+        ({"points": np.zeros((3, 1), complex)}, "points must be real"),
+        ({"points": np.zeros((3, 1)), "periodic": True}, "no grid to be periodic"),
+    ],
+)
+def test_npz_with_impossible_points_is_refused(tmp_path, extra, message):
+    np.savez(tmp_path / "mine.npz", x=np.ones((2, 3)), y=np.ones((2, 3)), **extra)
+    with pytest.raises(DatasetError, match=message):
+        open_npz(tmp_path / "mine.npz", splits={"train": 2})
+
+
+@pytest.mark.parametrize(
+    ("periodic", "axes"),
+    [(True, "xy"), ([False, True], "y"), (False, "")],
+)
+def test_npz_says_which_axes_are_periodic(tmp_path, periodic, axes):
+    x = np.ones((2, 4, 5))
+    np.savez(tmp_path / "mine.npz", x=x, y=x, periodic=periodic)
+    dataset = open_npz(tmp_path / "mine.npz", splits={"train": 2})
+    found = [(b["axis"], b["bc_type"]) for b in dataset.boundaries]
+    assert found == [(axis, "PERIODIC") for axis in axes]
+    for axis, n in (("x", 4), ("y", 5)):
+        expected = np.arange(n) / (n - (axis not in axes))
+        np.testing.assert_allclose(dataset.coordinates[axis], expected)
+
+
 def test_npz_that_is_none_is_refused(tmp_path):
     path = tmp_path / "mine.npz"
     with pytest.raises(DatasetError, match="cannot be read"):
