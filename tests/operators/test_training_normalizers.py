@@ -1,0 +1,74 @@
+"""Normalisers on periodic grids."""
+
+import jax
+import numpy as np
+import pytest
+
+from operators.training import normalizers
+
+
+def waves(n):
+    """Six samples on n periodic points: mean 3 + sin, deviation 2 + cos."""
+    x = 2 * np.pi * np.arange(n) / n
+    factors = np.array([1, -1, 2, -2, 0.5, -0.5])[:, None]
+    return (3 + np.sin(x) + factors * (2 + np.cos(x)))[..., None]
+
+
+@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (15, 20)])
+def test_pointwise_statistics_of_a_periodic_grid_are_resampled_exactly(shape):
+    n, m = shape
+    here, there = (normalizers.fit("pointwise", waves(k)) for k in (n, m))
+    resampled = normalizers.fit("pointwise", waves(n), periodic=(True,)).resample((m,))
+    np.testing.assert_allclose(resampled.mean, there.mean, rtol=1e-6)
+    np.testing.assert_allclose(resampled.scale, there.scale, rtol=1e-6)
+    assert resampled.periodic == (True,)
+    if m == 4 * n:  # coinciding points
+        np.testing.assert_allclose(resampled.mean[:, ::4], here.mean, rtol=1e-6)
+
+
+def test_each_axis_is_resampled_after_its_own_kind():
+    def samples(n, m):
+        line = np.linspace(1, 2, m)[:, None]
+        return waves(n)[:, :, None] * line
+
+    fitted = normalizers.fit("pointwise", samples(16, 3), periodic=(True, False))
+    expected = normalizers.fit("pointwise", samples(40, 9))
+    resampled = fitted.resample((40, 9))
+    np.testing.assert_allclose(resampled.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(resampled.scale, expected.scale, rtol=1e-5)
+
+
+def test_a_resampled_scale_stays_positive_at_kinks():
+    scale = np.full((1, 16, 1), 1e-5, np.float32)
+    scale[0, 3] = 1  # the Fourier sum of a spike is negative beside it
+    fine = normalizers.Normalizer(0 * scale, scale, (True,)).resample((64,)).scale
+    assert fine.min() == scale.min() / 2
+
+
+def test_periodic_axes_survive_the_disk_and_old_files_open(tmp_path):
+    path = tmp_path / "normalizers.npz"
+    fitted = {
+        "input": normalizers.fit("pointwise", waves(8), periodic=(True,)),
+        "output": normalizers.fit("none", waves(8)),
+    }
+    normalizers.save(path, fitted)
+    loaded = normalizers.load(path)
+    assert (loaded["input"].periodic, loaded["output"].periodic) == ((True,), ())
+    with np.load(path) as file:
+        old = {k: v for k, v in file.items() if not k.endswith("periodic")}
+    np.savez(path, **old)
+    loaded = normalizers.load(path)["input"]
+    assert loaded.periodic == ()
+    np.testing.assert_array_equal(loaded.mean, fitted["input"].mean)
+
+
+def test_compiled_functions_do_not_depend_on_what_is_periodic():
+    one, other = (
+        normalizers.fit("pointwise", waves(8), periodic=p) for p in ((), (True,))
+    )
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+
+
+def test_periodic_needs_an_entry_per_axis():
+    with pytest.raises(ValueError, match="periodic has 2 entries"):
+        normalizers.fit("none", waves(8), periodic=(True, True))
