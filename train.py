@@ -220,8 +220,11 @@ class Run:
                 config.normalizers.input,
                 train_split.x,
                 num_coordinates=train_split.num_coordinates,
+                periodic=train_split.periodic,
             ),
-            "output": normalizers.fit(config.normalizers.output, train_split.y),
+            "output": normalizers.fit(
+                config.normalizers.output, train_split.y, periodic=train_split.periodic
+            ),
         }
 
         def arrays(x, y):

@@ -27,6 +27,8 @@ class Samples(NamedTuple):
         sample_ids: [N] int64, unique over the splits of a data set.
         coordinates: one float64 array [n] per axis, of the points loaded.
         num_coordinates: d, 0 on grids.
+        periodic: one bool per axis, True where the points loaded leave out the right
+            end of a period.
     """
 
     x: np.ndarray
@@ -34,6 +36,7 @@ class Samples(NamedTuple):
     sample_ids: np.ndarray
     coordinates: tuple[np.ndarray, ...]
     num_coordinates: int
+    periodic: tuple[bool, ...]
 
     @property
     def spacing(self) -> tuple | None:
@@ -135,15 +138,19 @@ def open_data(settings: Mapping, *, verify: bool = True):
 
     Raises:
         read.DatasetError: where the files are missing, damaged or not as recorded.
+        ValueError: if the target of a sample of an .npz file vanishes.
     """
     path = dataset_folder(settings)
     if path.suffix == ".npz":
         try:
-            return arrays.open_npz(path, splits=split_sizes(settings))
+            dataset = arrays.open_npz(path, splits=split_sizes(settings))
         except read.DatasetError as error:
             raise read.DatasetError(
                 f"{error} (set --config.data.num_train, num_valid and num_test)"
             ) from error
+        num = sum(dataset.splits.values())
+        _refuse_vanishing(dataset, dataset.y[:num], np.arange(num))
+        return dataset
     return read.open_dataset(path, verify=verify)
 
 
@@ -193,7 +200,8 @@ def load_split(
         stride: keeps every stride-th point per axis; None: `config.data.stride`.
 
     Raises:
-        ValueError: where the data cannot be read as asked for.
+        ValueError: where the data cannot be read as asked for, or the target of a
+            sample vanishes.
     """
     stride = settings["stride"] if stride is None else stride
     options = {"num": settings[f"num_{split}"], "stride": stride}
@@ -211,6 +219,7 @@ def load_split(
             y = asked.on_time_axis(y, asked.outputs, num)
             times = np.asarray(facts.steps, float)[list(asked.outputs_at)]
             coordinates = (*coordinates, times)
+    _refuse_vanishing(dataset, y, loaded.sample_ids)
     points, num_coordinates = dataset.points, 0
     if points is not None:
         num_coordinates = points.shape[-1]
@@ -218,7 +227,36 @@ def load_split(
             points = points[loaded.sample_ids]
         points = np.broadcast_to(points, (*x.shape[:2], num_coordinates))
         x = np.concatenate([points.astype(np.float32), x], axis=-1)
-    return Samples(x, y, loaded.sample_ids, coordinates, num_coordinates)
+    return Samples(
+        x,
+        y,
+        loaded.sample_ids,
+        coordinates,
+        num_coordinates,
+        _periodic(dataset, stride, len(coordinates)),
+    )
+
+
+def _periodic(dataset, stride: int, num_axes: int) -> tuple[bool, ...]:
+    """Which axes are periodic at this stride; an axis of time, the last one, is not."""
+    named = {b["axis"] for b in dataset.boundaries if b["bc_type"] == "PERIODIC"}
+    periodic = [
+        axis in named and len(c) % stride == 0
+        for axis, c in dataset.coordinates.items()
+    ]
+    return (*periodic, *(False,) * (num_axes - len(periodic)))
+
+
+def _refuse_vanishing(dataset, y: np.ndarray, sample_ids: np.ndarray) -> None:
+    """Raises a ValueError for targets y [N, *grid, c_out] that are zero everywhere."""
+    zero = sample_ids[~y.any(axis=tuple(range(1, y.ndim)))].tolist()
+    if zero:
+        listed = ", ".join(map(str, zero[:10])) + ", ..." * (len(zero) > 10)
+        raise ValueError(
+            f"{dataset.root}: the target y must not vanish, because relative errors "
+            f"divide by its norm, but it is zero at all points of {len(zero)} samples "
+            f"(sample_ids {listed}): leave these samples out"
+        )
 
 
 def _load_fields(dataset: read.Dataset, asked: layouts.Request, split, options):

@@ -1,10 +1,19 @@
-"""Normalisers on periodic grids."""
+"""Normalisers on periodic grids, and samples that no relative error can judge."""
 
 import jax
 import numpy as np
 import pytest
 
-from operators.training import normalizers
+from operators.training import data, normalizers
+
+SETTINGS = {
+    "config": "",
+    "inputs": (),
+    "outputs": (),
+    "num_train": 4,
+    "num_valid": 1,
+    "num_test": 1,
+}
 
 
 def waves(n):
@@ -72,3 +81,34 @@ def test_compiled_functions_do_not_depend_on_what_is_periodic():
 def test_periodic_needs_an_entry_per_axis():
     with pytest.raises(ValueError, match="periodic has 2 entries"):
         normalizers.fit("none", waves(8), periodic=(True, True))
+
+
+@pytest.mark.parametrize(
+    ("stride", "expected"), [(2, (True, False)), (4, (False,) * 2)]
+)
+def test_samples_know_which_axes_are_periodic(tmp_path, stride, expected):
+    x = np.ones((6, 6, 9))
+    np.savez(tmp_path / "mine.npz", x=x, y=x, periodic=[True, False])
+    settings = SETTINGS | {"path": str(tmp_path / "mine.npz"), "stride": stride}
+    train = data.load_split(data.open_data(settings), settings, "train")
+    assert train.periodic == expected  # 4 does not divide the period of 6 points
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_targets_that_vanish_are_refused_by_their_ids(tmp_path, in_file):
+    y = np.ones((6, 4, 4))
+    settings = SETTINGS | {"path": str(tmp_path / "mine.npz"), "stride": 2}
+    y[[1, 5], ::2, ::2] = 0  # all that the stride leaves
+    if in_file:
+        y[[1, 5]] = 0
+    np.savez(tmp_path / "mine.npz", x=y, y=y)
+
+    def load():
+        dataset = data.open_data(settings)
+        assert not in_file
+        data.load_split(dataset, settings, "valid")
+        data.load_split(dataset, settings, "train")
+
+    ids = r"2 samples \(sample_ids 1, 5\)" if in_file else r"1 samples \(sample_ids 1\)"
+    with pytest.raises(ValueError, match=ids):
+        load()
