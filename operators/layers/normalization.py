@@ -1,5 +1,7 @@
 """Normalisations of grid functions by name, on any number of axes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -56,7 +58,16 @@ def _standardise(u: jax.Array, axes: tuple[int, ...]):
 
     At least in float32. The variance is that of u - mean: as a difference of squares it
     loses all digits where the mean is large.
+
+    Raises:
+        ValueError: if each mean is that of a single value, which would become 0.
     """
+    if math.prod(u.shape[axis] for axis in axes) == 1:
+        raise ValueError(
+            "a norm needs more than one value per mean and variance, since a single "
+            f"one always becomes 0, got shape {u.shape} and means over axes {axes}; "
+            "use more samples or points, fewer scales or groups, or no norm"
+        )
     u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
     mean = u.mean(axes, keepdims=True)
     centred = u - mean
@@ -108,7 +119,11 @@ class BatchNorm(nnx.BatchNorm):
         self.var = nnx.BatchStat(jnp.ones((channels,), dtype))
 
     def __call__(self, u: jax.Array) -> jax.Array:
-        """Maps u [batch, *grid, channels] to the same shape and dtype."""
+        """Maps u [batch, *grid, channels] to the same shape and dtype.
+
+        Raises:
+            ValueError: in training, if there is one sample with one point.
+        """
         if self.use_running_average:
             factor = jax.lax.rsqrt(self.var[...] + EPSILON)
             scale = self.scale[...] * factor
@@ -160,7 +175,11 @@ class GroupNorm(nnx.Module):
             self.bias = nnx.Param(jnp.zeros(shape, param_dtype))
 
     def __call__(self, u: jax.Array) -> jax.Array:
-        """Maps u [batch, *grid, channels] to the same shape and dtype."""
+        """Maps u [batch, *grid, channels] to the same shape and dtype.
+
+        Raises:
+            ValueError: if u has no grid axis, or a mean would hold one value only.
+        """
         if u.ndim < 3 and not self.pointwise:
             raise ValueError(f"u must be [batch, *grid, channels], got {u.shape}")
         groups = u.reshape(*u.shape[:-1], self.num_groups, -1)

@@ -119,6 +119,33 @@ def test_condition_sets_scale_and_shift_of_each_sample():
         np.testing.assert_allclose(out, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("batch", (1, 1, 1, 4)),
+        ("instance", (3, 1, 1, 4)),
+        ("instance_affine", (3, 1, 4)),
+        ("layer", (3, 5, 1)),
+    ],
+)
+def test_statistics_of_a_single_value_are_refused(kind, shape):
+    def apply(*shape):
+        return nnx.eval_shape(lambda: create(kind, shape[-1])(jnp.ones(shape)))
+
+    with pytest.raises(ValueError, match="more than one value per mean"):
+        apply(*shape)
+    assert apply(2, 2, *shape[2:-1], 4).shape == (2, 2, *shape[2:-1], 4)
+
+
+def test_recorded_statistics_take_a_single_value():
+    def evaluate():
+        norm = create("batch", 4)
+        norm.eval()
+        return norm(jnp.ones((1, 1, 4)))
+
+    assert nnx.eval_shape(evaluate).shape == (1, 1, 4)
+
+
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="'groop'; known: none, batch"):
         create("groop")
