@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ("constant", "cosine", "one_cycle", "step_decay")
+COMMON_KEYS = ("name", "per", "peak")
+SCHEDULES = {  # name -> its further keys
+    "constant": (),
+    "cosine": (),
+    "one_cycle": ("pct_start", "div_factor", "final_div_factor"),
+    "step_decay": ("every", "factor"),
+}
 OPTIMIZERS = ("adam", "adamw")
 
 Schedule = Callable[[jnp.ndarray], jnp.ndarray]
@@ -43,6 +49,42 @@ def one_cycle(
     return schedule
 
 
+def check_schedule(settings: Mapping) -> None:
+    """Checks `config.schedule`.
+
+    Args:
+        settings: see `create_schedules`.
+
+    Raises:
+        ValueError: for an unknown name or `per`, keys that are missing or belong to
+            another schedule, and numbers that are not positive.
+    """
+    name = settings.get("name")
+    if name not in SCHEDULES:
+        raise ValueError(f"config.schedule.name is {name!r}; known: {[*SCHEDULES]}")
+    keys = (*COMMON_KEYS, *SCHEDULES[name])
+    missing = [f"lacks {k!r}" for k in keys if k not in settings]
+    unknown = [f"has {k!r}, which it does not use" for k in settings if k not in keys]
+    if missing or unknown:
+        section = ", ".join([f"'name': '{name}'", *(f"'{k}': ..." for k in keys[1:])])
+        raise ValueError(
+            f"config.schedule of {name} {' and '.join(missing + unknown)}: set the "
+            f'whole section, --config.schedule="{{{section}}}"'
+        )
+    if settings["per"] not in ("epoch", "step"):
+        raise ValueError(
+            f"config.schedule.per is {settings['per']!r}; known: 'epoch', 'step'"
+        )
+    for key in (k for k in keys if k not in ("name", "per")):
+        value, largest = settings[key], 1 if key == "pct_start" else float("inf")
+        number = isinstance(value, int | float) and math.isfinite(value)
+        if not number or not 0 < value <= largest:
+            raise ValueError(
+                f"config.schedule.{key} is {value!r}; expected a positive number"
+                + ", at most 1" * (key == "pct_start")
+            )
+
+
 def create_schedules(
     settings: Mapping, b1: tuple[float, float], num_epochs: int, steps_per_epoch: int
 ) -> tuple[Schedule, Schedule]:
@@ -60,22 +102,13 @@ def create_schedules(
         steps_per_epoch: optimiser steps per epoch.
 
     Raises:
-        ValueError: for an unknown name or `per`.
+        ValueError: for an unknown name or `per`, keys that are missing or belong to
+            another schedule, and numbers that are not positive.
     """
+    check_schedule(settings)
     name, per, peak = settings["name"], settings["per"], settings["peak"]
-    if per not in ("epoch", "step"):
-        raise ValueError(f"config.schedule.per is {per!r}; known: 'epoch', 'step'")
     if len(b1) != 2:
         raise ValueError(f"config.optimizer.b1 is {b1}; expected (ends, peak)")
-    required = {
-        "one_cycle": {"pct_start", "div_factor", "final_div_factor"},
-        "step_decay": {"every", "factor"},
-    }
-    if missing := required.get(name, set()) - set(settings):
-        raise ValueError(
-            f"schedule {name} needs {sorted(missing)} too: set the whole section, "
-            "--config.schedule=\"{'name': ..., 'per': ..., 'peak': ..., ...}\""
-        )
     num_steps = num_epochs if per == "epoch" else num_epochs * steps_per_epoch
     momentum = optax.constant_schedule(b1[0])
     if name == "constant":
@@ -85,13 +118,11 @@ def create_schedules(
     elif name == "step_decay":
         every, factor = settings["every"], settings["factor"]
         rate = optax.exponential_decay(peak, every, factor, staircase=True)
-    elif name == "one_cycle":
+    else:
         start, share = peak / settings["div_factor"], settings["pct_start"]
         end = start / settings["final_div_factor"]
         rate = one_cycle(num_steps, peak, start=start, end=end, pct_start=share)
         momentum = one_cycle(num_steps, b1[1], start=b1[0], end=b1[0], pct_start=share)
-    else:
-        raise ValueError(f"config.schedule.name is {name!r}; known: {SCHEDULES}")
     if per == "step":
         return rate, momentum
     return tuple(

@@ -114,7 +114,9 @@ def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
     if not folder.exists():
         raise ValueError(f"{workdir} has no {checkpoint} checkpoint yet: train it on")
     model = models.create(rngs=nnx.Rngs(0), **_keywords(config["model"]))
-    optimizer = optimizers.create(config["optimizer"], config["schedule"], 1, 1)
+    # Its schedule is for training; the arrays of the state are the same for all.
+    schedule = {"name": "constant", "per": "step", "peak": 1.0}
+    optimizer = optimizers.create(config["optimizer"], schedule, 1, 1)
     mesh = sharding.data_mesh(1, 1)
     graph, template = state.create_state(model, optimizer, mesh)
     restored = checkpoints.Checkpoints(folder, read_only=True).restore(template)

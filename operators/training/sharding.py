@@ -13,9 +13,15 @@ def data_mesh(num_devices: int, batch_size: int) -> Mesh:
         batch_size: global batch size, which the devices share evenly.
 
     Raises:
-        ValueError: if there are fewer devices, or the batch does not divide evenly.
+        ValueError: for a negative number, more than there are, or a batch that does
+            not divide evenly.
     """
     devices = jax.devices()
+    if num_devices < 0:
+        raise ValueError(
+            f"config.num_devices is {num_devices}; expected at least 0: set the number "
+            "of devices, or 0 for all"
+        )
     num_devices = num_devices or len(devices)
     if num_devices > len(devices):
         raise ValueError(

@@ -15,6 +15,8 @@ ONE_CYCLE = {
     "div_factor": 2.0,
     "final_div_factor": 100.0,
 }
+CONSTANT = {"name": "constant", "per": "step", "peak": 2.0}
+DECAY = {"name": "step_decay", "per": "epoch", "peak": 1.0, "every": 100, "factor": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -43,17 +45,13 @@ def test_one_cycle_per_step_moves_within_an_epoch_and_ends_at_its_end():
 
 
 def test_other_schedules_have_their_closed_forms():
-    step = {"name": "step_decay", "per": "epoch", "peak": 1.0, "every": 100}
-    rate_fn, _ = optimizers.create_schedules(
-        {**step, "factor": 0.5}, (0.9, 0.9), 500, 7
-    )
+    rate_fn, _ = optimizers.create_schedules(DECAY, (0.9, 0.9), 500, 7)
     assert float(rate_fn(jnp.asarray(7 * 100 - 1))) == 1.0
     assert float(rate_fn(jnp.asarray(7 * 250))) == 0.25
     cosine = {"name": "cosine", "per": "step", "peak": 2.0}
     rate_fn, _ = optimizers.create_schedules(cosine, (0.9, 0.9), 3, 7)
     assert float(rate_fn(jnp.asarray(10))) == pytest.approx(1.0)
-    constant = {"name": "constant", "per": "step", "peak": 2.0}
-    rate_fn, b1_fn = optimizers.create_schedules(constant, (0.9, 0.9), 3, 7)
+    rate_fn, b1_fn = optimizers.create_schedules(CONSTANT, (0.9, 0.9), 3, 7)
     assert float(rate_fn(jnp.asarray(10))) == 2.0
     assert float(b1_fn(jnp.asarray(10))) == pytest.approx(0.9)
 
@@ -89,3 +87,22 @@ def test_unknown_names_are_listed():
         optimizers.create_schedules({**ONE_CYCLE, "name": "x"}, (0.9, 0.9), 2, 10)
     with pytest.raises(ValueError, match="per"):
         optimizers.create_schedules({**ONE_CYCLE, "per": "batch"}, (0.9, 0.9), 2, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "name is None; known"),
+        ({"name": "constant"}, "constant lacks 'per' and lacks 'peak': set the whole"),
+        ({**CONSTANT, "every": 3}, "has 'every', which it does not use: set the whole"),
+        ({**DECAY, "every": 0}, "every is 0; expected a positive number"),
+        ({**DECAY, "factor": -0.5}, "factor is -0.5; expected a positive"),
+        ({**DECAY, "factor": None}, "factor is None; expected a positive"),
+        ({**CONSTANT, "peak": float("nan")}, "peak is nan; expected a positive"),
+        ({**ONE_CYCLE, "pct_start": 1.5}, "pct_start is 1.5; .* at most 1"),
+        ({**ONE_CYCLE, "div_factor": 0}, "div_factor is 0; expected a positive"),
+    ],
+)
+def test_a_schedule_has_its_own_keys_with_positive_numbers(settings, message):
+    with pytest.raises(ValueError, match=message):
+        optimizers.create_schedules(settings, (0.9, 0.9), 2, 10)

@@ -221,6 +221,8 @@ def test_pictures_are_drawn(tmp_path):
 def test_mesh_and_batch_must_fit():
     with pytest.raises(ValueError, match="num_devices is 99"):
         sharding.data_mesh(99, 99)
+    with pytest.raises(ValueError, match="num_devices is -1; expected at least 0"):
+        sharding.data_mesh(-1, 4)
 
 
 def test_durations_are_spelled_for_people():
@@ -243,7 +245,7 @@ def test_batch_norms_learn_in_steps_and_rest_in_evaluation(tmp_path):
     mesh = sharding.data_mesh(1, 1)
     model = Normed(rngs=nnx.Rngs(0))
     adam = {"name": "adam", "b1": (0.9, 0.9), "b2": 0.999, "weight_decay": 0.0}
-    constant = {"name": "constant", "per": "step", "peak": 0.0}
+    constant = {"name": "constant", "per": "step", "peak": 1e-3}
     optimizer = optimizers.create(adam, constant, 1, 1)
     x = 3 + np.random.default_rng(0).random((6, 5, 1, 1), dtype=np.float32)
     y = np.concatenate([x, -x], -1)
