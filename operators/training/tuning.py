@@ -9,6 +9,7 @@ bits and `operators.load` the same transform.
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from operators.training import state, workdir
 from operators.training.timing import spell_duration
 
 MICRO_BATCHES = (1, 2, 4)
+TRANSFORMS = ("auto", "dft", "fft")
 MIN_SECONDS = 60  # runs shorter than this are not worth measuring
 MAX_SHARE = 0.1  # of the run's time that the measuring may cost
 MIN_GAIN = 1.05  # below this a difference is noise
@@ -272,7 +274,10 @@ class _Race:
 
 def save(folder: Path, tuning: Tuning, num_devices: int) -> None:
     """Adds the choice for this kind of device to `tuning.json`."""
-    content = _read(folder)
+    try:
+        content = _read(folder)
+    except ValueError:
+        content = {}  # damaged, as `load` said
     content[_device()] = {
         "num_devices": num_devices,
         **dataclasses.asdict(tuning.choice),
@@ -284,20 +289,81 @@ def save(folder: Path, tuning: Tuning, num_devices: int) -> None:
 def load(folder: Path, num_devices: int | None = None) -> Tuning | None:
     """The tuning of a run for this kind of device, if there is one.
 
+    A damaged one is as good as none: a warning names the file.
+
     Args:
         folder: workdir.
         num_devices: that share the batch now; None: no matter.
     """
-    entry = _read(folder).get(_device())
-    if entry is None or num_devices not in (None, entry["num_devices"]):
+    try:
+        entry = _read(folder).get(_device())
+        tuned, num = (None, None) if entry is None else _parse(entry)
+    except ValueError as error:
+        _warn_of_damage(folder, error)
         return None
-    choice = Choice(entry["micro_batch"], entry["transform"])
-    return Tuning(choice, tuple(entry["measured"]))
+    return tuned if num_devices in (None, num) else None
+
+
+def resume(
+    folder: Path,
+    num_devices: int,
+    micro_batch: int,
+    samples: int,
+    current: state.TrainState,
+) -> Tuning | None:
+    """The tuning to go on with, if there is one that fits.
+
+    Args:
+        folder: workdir.
+        num_devices: that share the batch now.
+        micro_batch: `config.micro_batch`; unless 0, it wins over the stored one.
+        samples: per device and batch.
+        current: state of the model.
+    """
+    tuned = load(folder, num_devices)
+    if tuned is None:
+        return None
+    if micro_batch not in (0, tuned.choice.micro_batch):
+        return Tuning(dataclasses.replace(tuned.choice, micro_batch=micro_batch))
+    try:
+        check(tuned.choice.micro_batch, samples, current)
+    except ValueError as error:
+        _warn_of_damage(folder, error)
+        return None
+    return tuned
+
+
+def _warn_of_damage(folder: Path, error: ValueError) -> None:
+    logging.warning("%s is damaged and left aside: %s", folder / FILE, error)
 
 
 def _read(folder: Path) -> dict:
+    """Content of `tuning.json`; raises a ValueError for what is not a JSON object."""
     path = folder / FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    content = json.loads(path.read_text()) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    return content
+
+
+def _parse(entry) -> tuple[Tuning, int]:
+    """An entry's tuning and number of devices; raises a ValueError for any other."""
+    try:
+        micro_batch, transform = entry["micro_batch"], entry["transform"]
+        num_devices = entry["num_devices"]
+        tuned = Tuning(Choice(micro_batch, transform), tuple(entry["measured"]))
+        tuned.describe()  # fails where the rows lack the choice or its seconds
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"an entry is not as written ({error!r})") from error
+    counts = ((micro_batch, 0), (num_devices, 1))
+    if any(type(count) is not int or count < least for count, least in counts):
+        raise ValueError(
+            f"micro_batch is {micro_batch!r} and num_devices {num_devices!r}; expected "
+            "an integer from 0 and one from 1"
+        )
+    if transform not in TRANSFORMS:
+        raise ValueError(f"transform is {transform!r}; known: {TRANSFORMS}")
+    return tuned, num_devices
 
 
 def _device() -> str:

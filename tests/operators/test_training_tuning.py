@@ -187,7 +187,8 @@ def test_short_runs_and_slow_compilation_are_not_measured(monkeypatch):
 
 def test_the_choice_is_kept_per_kind_of_device(tmp_path, monkeypatch):
     assert tuning.load(tmp_path) is None
-    tuned = tuning.Tuning(tuning.Choice(2, "fft"), ({"seconds": 0.25},))
+    row = {"micro_batch": 2, "transform": "fft", "seconds": 0.25}
+    tuned = tuning.Tuning(tuning.Choice(2, "fft"), (row,))
     tuning.save(tmp_path, tuned, 4)
     assert tuning.load(tmp_path) == tuning.load(tmp_path, 4) == tuned
     assert tuning.load(tmp_path, 8) is None
@@ -195,3 +196,47 @@ def test_the_choice_is_kept_per_kind_of_device(tmp_path, monkeypatch):
     assert tuning.load(tmp_path) is None
     tuning.save(tmp_path, tuning.Tuning(tuning.Choice()), 1)
     assert len(json.loads((tmp_path / tuning.FILE).read_text())) == 2
+
+
+GOOD = {"num_devices": 1, "micro_batch": 2, "transform": "fft", "measured": []}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{",
+        "[]",
+        "3",
+        {},
+        {**GOOD, "transform": "ftt"},
+        {**GOOD, "transform": ["fft"]},
+        {**GOOD, "micro_batch": "2"},
+        {**GOOD, "micro_batch": -1},
+        {**GOOD, "num_devices": None},
+        {**GOOD, "measured": 3},
+        {**GOOD, "measured": [{"seconds": 1.0}]},
+        {**GOOD, "measured": [{**GOOD, "micro_batch": 1, "seconds": 1.0}]},
+    ],
+)
+def test_a_damaged_file_is_named_and_as_good_as_none(tmp_path, caplog, entry):
+    path = tmp_path / tuning.FILE
+    text = entry if isinstance(entry, str) else json.dumps({tuning._device(): entry})
+    path.write_text(text)
+    assert tuning.load(tmp_path) is None
+    assert f"{path} is damaged" in caplog.text
+    tuning.save(tmp_path, tuning.Tuning(tuning.Choice(4)), 1)
+    assert tuning.load(tmp_path, 1) == tuning.Tuning(tuning.Choice(4))
+
+
+def test_a_resumed_run_takes_what_its_config_asks_for_and_what_fits(tmp_path, caplog):
+    _, _, _, current = started(Pointwise(1, 2, rngs=nnx.Rngs(0)))
+    stored = tuning.Tuning(tuning.Choice(4, "fft"))
+    tuning.save(tmp_path, stored, 1)
+    for asked in (0, 4):
+        assert tuning.resume(tmp_path, 1, asked, 8, current) == stored
+    changed = tuning.Tuning(tuning.Choice(2, "fft"))
+    assert tuning.resume(tmp_path, 1, 2, 8, current) == changed
+    assert tuning.resume(tmp_path, 2, 2, 8, current) is None
+    assert not caplog.text
+    assert tuning.resume(tmp_path, 1, 0, 6, current) is None
+    assert "tuning.json is damaged" in caplog.text
