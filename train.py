@@ -114,7 +114,8 @@ def train_and_evaluate(config, folder: Path, *, stop, name: str = "") -> dict:
 def prepare_and_train(config, folder, mesh, resumed, stop, name) -> dict:
     """Does the work of `train_and_evaluate` once the folder is ours alone."""
     run = Run(config, mesh)
-    tuned = tuning.load(folder, mesh.size) if resumed else None
+    wanted = (mesh.size, config.micro_batch, run.samples, run.state)
+    tuned = tuning.resume(folder, *wanted) if resumed else None
     run.use(tuned or run.measure_steps(name))
     if not data.generate(config.data, stop):
         raise StoppedError(f"the data of {name} are not complete")
@@ -211,6 +212,7 @@ class Run:
         """Reads the splits, fits the normalisers, puts everything on the devices."""
         config, settings = self.config, self.config.data
         self.dataset = data.open_data(settings)
+        data.check_request(self.dataset, settings)
         print(f"data: {self.dataset.root}, read at {self.layout.spell_grid()}")
         train_split = data.load_split(self.dataset, settings, "train")
         valid_split = data.load_split(self.dataset, settings, "valid")

@@ -206,6 +206,11 @@ def test_mistakes_are_one_line_that_says_what_to_do(at_home, tmp_path, capsys):
     assert "every" in error("--config.schedule.name=step_decay")
     assert "num_epochs is 0" in error("--config.num_epochs=0")
     assert "expected int" in error("--config.num_epochs=None")
+    for split in ("train", "valid", "test"):
+        assert f"num_{split} is 0" in error(f"--config.data.num_{split}=0")
+    assert "in test, 9 were asked" in error("--config.data.num_test=9")
+    assert "num_devices is -1" in error("--config.num_devices=-1")
+    assert "lacks 'per'" in error("--config.schedule={'name': 'constant'}")
     assert "b1" in error("--config.optimizer.b1=(0.9,)")
     assert "stride" in error("--config.data.stride=33")
     assert "known" in error("--config.model.name=mgnoo")
@@ -298,11 +303,13 @@ def test_a_continued_run_keeps_the_form_of_its_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(train.Run, "use", lambda run, tuned: used.append(tuned))
     monkeypatch.setattr(train.data, "generate", lambda *a: False)  # ends here
     workdir.record_config(tmp_path, config)
-    for devices in (1, 4):
+    for devices, asked in ((1, 0), (1, 4), (4, 0)):
         train.tuning.save(tmp_path, stored, devices)
+        config.micro_batch = asked
         with pytest.raises(train.StoppedError):
             train.train_and_evaluate(config, tmp_path, stop=None)
-    assert used == [stored, "measured again"]
+    given = train.tuning.Tuning(train.tuning.Choice(micro_batch=4))
+    assert used == [stored, given, "measured again"]
 
 
 def test_a_signal_sets_the_flag_and_handlers_come_back():

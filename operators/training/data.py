@@ -1,6 +1,7 @@
 """From `config.data` to arrays: the one module of `operators` that opens data sets."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -157,6 +158,38 @@ def open_data(settings: Mapping, *, verify: bool = True):
 def split_sizes(settings: Mapping) -> dict[str, int]:
     """Samples asked for per split."""
     return {split: settings[f"num_{split}"] for split in ("train", "valid", "test")}
+
+
+def check_request(dataset, settings: Mapping) -> None:
+    """Checks the numbers of samples of all splits; says where a stride loses the ends.
+
+    Args:
+        dataset: see `open_data`.
+        settings: `config.data`.
+
+    Raises:
+        read.DatasetError: where a split has fewer samples than asked for.
+    """
+    for split, num in split_sizes(settings).items():
+        read.check_request(dataset.name, dataset.splits, split, num)
+    stride = settings["stride"]
+    periodic = {b["axis"] for b in dataset.boundaries if b["bc_type"] == "PERIODIC"}
+    intervals = {
+        axis: len(c) - (axis not in periodic) for axis, c in dataset.coordinates.items()
+    }
+    lost = [a for a, n in intervals.items() if n % stride and a not in periodic]
+    if lost:
+        common = math.gcd(*intervals.values())
+        fitting = [s for s in range(1, min(intervals.values()) + 1) if not common % s]
+        nearest = sorted(sorted(fitting, key=lambda s: abs(s - stride))[:4])
+        nearest = " or ".join(map(str, nearest))
+        shape = " x ".join(str(len(c)) for c in dataset.coordinates.values())
+        print(
+            f"warning: config.data.stride is {stride}, which leaves out the end of "
+            f"axis {', '.join(lost)} ({shape} points), where the model then sees "
+            f"nothing of the domain: --config.data.stride={nearest} keeps both ends",
+            flush=True,
+        )
 
 
 def tested_on(dataset, settings: Mapping) -> dict:

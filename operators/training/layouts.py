@@ -207,6 +207,11 @@ def layout(facts: Facts, settings: Mapping) -> Layout:
         ValueError: where they cannot be read as asked for.
     """
     asked, stride = request(facts, settings), settings["stride"]
+    if stride != 1 and list(facts.coordinates) == ["node"]:
+        raise ValueError(
+            f"config.data.stride is {stride}, but {facts.name} lies on the nodes of a "
+            "mesh, of which none can be left out: set --config.data.stride=1"
+        )
     points = {axis: np.asarray(c)[::stride] for axis, c in facts.coordinates.items()}
     if min(map(len, points.values())) < 2:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Data of any dimension: what is read, how it is normalised, checked and drawn."""
 
+import dataclasses
 import types
 
 import h5py
@@ -37,6 +38,9 @@ def heat(num_axes=2, num_steps=3):
     defaults = (("coefficient", "source"), ("solution",))
     steps = 0.1 * np.arange(num_steps)
     return layouts.Facts("heat", coordinates, 0, FIELDS, defaults, steps, "time")
+
+
+NODES = dataclasses.replace(heat(), name="mesh", coordinates={"node": np.arange(9.0)})
 
 
 class FileOf(read.Dataset):
@@ -117,6 +121,7 @@ def test_steps_are_channels_or_an_axis(stored):
         (heat(3), {"time_axis": True}, "no model takes time"),
         (heat(), {"steps": (0,), "inputs": ("a",)}, "names 'a'"),
         (heat(), {"steps": (0,), "stride": 4}, "single point"),
+        (NODES, {"steps": (0,), "stride": 2}, "stride is 2, but mesh lies on the node"),
     ],
 )
 def test_what_cannot_be_read_is_refused(facts, changes, message):
@@ -204,6 +209,28 @@ def test_pictures_of_lines_boxes_and_points(tmp_path, grid, num_coordinates):
     assert picture.axes[0].get_title() == "source"
     picture.savefig(tmp_path / "s.png", dpi=40)
     assert (tmp_path / "s.png").stat().st_size > 3000
+
+
+def test_samples_asked_for_and_ends_left_out_are_told_before_training(stored, capsys):
+    dataset, _ = stored  # 4, 1 and 1 samples
+    data.check_request(dataset, SETTINGS)
+    for split in ("num_train", "num_valid", "num_test"):
+        for num in (0, 5):
+            with pytest.raises(ValueError, match=f"in {split[4:]}, {num} were asked"):
+                data.check_request(dataset, SETTINGS | {split: num})
+    coordinates = {"x": np.arange(9.0), "y": np.arange(13.0)}
+    walls = dataclasses.replace(dataset, coordinates=coordinates)
+    data.check_request(walls, SETTINGS | {"stride": 2})
+    assert not capsys.readouterr().out
+    data.check_request(walls, SETTINGS | {"stride": 3})
+    printed = capsys.readouterr().out
+    assert "stride is 3, which leaves out the end of axis x (9 x 13 points)" in printed
+    assert "--config.data.stride=1 or 2 or 4 keeps both ends" in printed
+    periodic = {"x": np.arange(9.0), "y": np.arange(12.0)}
+    ends = tuple({"axis": a, "bc_type": "PERIODIC"} for a in "xy")
+    dataset = dataclasses.replace(dataset, coordinates=periodic, boundaries=ends)
+    data.check_request(dataset, SETTINGS | {"stride": 2})
+    assert not capsys.readouterr().out
 
 
 def test_runs_are_compared_by_the_fields_and_steps_they_resolve_to(stored):
