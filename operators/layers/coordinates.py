@@ -34,8 +34,8 @@ def append(
         kind: "grid" appends x_j from 0 to length_j, "periodic" the sine and cosine of
             2 pi x_j / length_j, which are smooth across the end, "none" nothing.
         endpoint: whether the last point of an axis is its right end (vertex grids of
-            non-periodic problems) or one spacing before it (periodic grids).
-            "periodic" coordinates never repeat the first point at the end.
+            non-periodic problems) or one spacing before it (periodic grids). There
+            "periodic" coordinates are those of the first point again.
         length: size of the domain, one number for all axes or one per axis.
 
     Returns:
@@ -50,7 +50,7 @@ def append(
     lengths = [length] * len(grid) if np.isscalar(length) else length
     channels = [x]
     for axis, (n, size) in enumerate(zip(grid, lengths, strict=True), start=1):
-        points = np.linspace(0, 1, n, endpoint=endpoint and kind == "grid")
+        points = np.linspace(0, 1, n, endpoint=endpoint)
         values = [size * points]
         if kind == "periodic":
             values = [np.sin(2 * np.pi * points), np.cos(2 * np.pi * points)]

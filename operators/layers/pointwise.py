@@ -45,7 +45,12 @@ class Pointwise(nnx.Module):
         self.bias = nnx.data(draw(out_channels) if use_bias else None)
 
     def __call__(self, u: jax.Array) -> jax.Array:
-        """Maps u [batch, *grid, in_channels] to [batch, *grid, out_channels]."""
+        """Maps u [batch, *grid, in_channels] to [batch, *grid, out_channels].
+
+        Raises:
+            TypeError: if u holds no floating-point numbers.
+        """
+        precisions.check_floating("u", u)
         kernel = self.kernel[...].astype(u.dtype)
         rows = u.reshape(math.prod(u.shape[:-1]), u.shape[-1])
         out = precisions.einsum("pc,cd->pd", rows, kernel, self.precision)

@@ -19,6 +19,28 @@ def check(precision: str) -> str:
     return precision
 
 
+def check_floating(name: str, x: jax.Array) -> None:
+    """Refuses input in whose dtype the weights of a network would be truncated.
+
+    Args:
+        name: what the caller calls x.
+        x: array of any shape.
+
+    Raises:
+        TypeError: if x does not hold real floating-point numbers.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must hold floating-point numbers, got {x.dtype}; convert it with "
+            f"{name}.astype('float32'), complex fields as two real channels"
+        )
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Returns x in its dtype or, of less than 32 bits, which no FFT takes, float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def einsum(subscripts: str, a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
     """Contracts two arrays; the result and both gradients keep the dtype of a.
 
@@ -31,7 +53,8 @@ def einsum(subscripts: str, a: jax.Array, b: jax.Array, precision: str) -> jax.A
         precision: "full" computes in the dtype of a on every back end; "default" as
             the back end likes (TF32 on GPU, bfloat16 on TPU, on CPU the same as
             "full"); "bfloat16" rounds both factors to bfloat16, here and in the
-            gradients, and adds up in the dtype of a.
+            gradients, and adds up in the dtype of a. It has reverse mode only:
+            `jax.jvp`, `jax.jacfwd` and Hessian products of forward mode raise.
     """
     if precision == "bfloat16":
         return _bfloat16(subscripts, a, b)

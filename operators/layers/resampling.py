@@ -5,11 +5,14 @@ matrix. Nothing here has parameters.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from operators.layers.precision import at_least_float32, check_floating
 
 # Entries of the largest matrix that `fourier_resample` builds; beyond it an FFT runs.
 _LARGEST_MATRIX = 1024 * 1024
@@ -70,14 +73,22 @@ def lagrange_matrix(n: int, m: int, num_points: int) -> np.ndarray:
     return matrix
 
 
-def _check(u: jax.Array, out_grid: Sequence[int]) -> tuple[int, ...]:
-    out_grid = tuple(int(m) for m in out_grid)
-    if u.ndim != len(out_grid) + 2 or min(out_grid, default=0) < 1:
+def check_grid(out_grid: Sequence[int], num_axes: int) -> tuple[int, ...]:
+    """Returns `out_grid` as integers.
+
+    Raises:
+        ValueError: unless it holds one positive integer per axis.
+    """
+    try:
+        sizes = tuple(operator.index(m) for m in out_grid)
+    except TypeError:
+        sizes = ()
+    if len(sizes) != num_axes or min(sizes, default=0) < 1:
         raise ValueError(
-            "out_grid must hold one positive number of points per grid axis of u "
-            f"[batch, *grid, channels], got out_grid {out_grid} for shape {u.shape}"
+            f"out_grid must hold {num_axes} numbers of points, positive integers, one "
+            f"per grid axis of the input, got {out_grid}"
         )
-    return out_grid
+    return sizes
 
 
 def _apply(
@@ -87,14 +98,16 @@ def _apply(
     fft_from: float = float("inf"),
 ) -> jax.Array:
     """Applies one matrix per axis, the axes that shrink most first."""
-    out_grid = _check(u, out_grid)
+    check_floating("u", u)
+    out_grid = check_grid(out_grid, u.ndim - 2)
     order = sorted(range(len(out_grid)), key=lambda i: out_grid[i] / u.shape[i + 1])
     for axis in order:
         n, m = u.shape[axis + 1], out_grid[axis]
         if n == m:
             continue
         if n * m > fft_from:
-            rows = _resample_spectrum(jnp.moveaxis(u, axis + 1, -1), m, jnp)
+            rows = at_least_float32(jnp.moveaxis(u, axis + 1, -1))
+            rows = _resample_spectrum(rows, m, jnp).astype(u.dtype)
             u = jnp.moveaxis(rows, -1, axis + 1)
             continue
         before, after = u.shape[: axis + 1], u.shape[axis + 2 :]
@@ -122,6 +135,7 @@ def fourier_resample(u: jax.Array, out_grid: Sequence[int]) -> jax.Array:
 
     Raises:
         ValueError: if out_grid does not fit u.
+        TypeError: if u holds no floating-point numbers.
     """
     return _apply(u, out_grid, fourier_matrix, _LARGEST_MATRIX)
 
@@ -138,6 +152,7 @@ def linear_resample(u: jax.Array, out_grid: Sequence[int]) -> jax.Array:
 
     Raises:
         ValueError: if out_grid does not fit u.
+        TypeError: if u holds no floating-point numbers.
     """
     return _apply(u, out_grid, functools.partial(lagrange_matrix, num_points=2))
 
@@ -149,6 +164,7 @@ def cubic_resample(u: jax.Array, out_grid: Sequence[int]) -> jax.Array:
 
     Raises:
         ValueError: if out_grid does not fit u.
+        TypeError: if u holds no floating-point numbers.
     """
     return _apply(u, out_grid, functools.partial(lagrange_matrix, num_points=4))
 

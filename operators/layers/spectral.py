@@ -7,11 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from operators.layers import precision as precisions
 from operators.layers import spectral_weights
+from operators.layers.resampling import check_grid
 from operators.layers.spectral_costs import faster_transform
-from operators.layers.spectral_transforms import TRANSFORMS, synthesise_at
+from operators.layers.spectral_transforms import (
+    TRANSFORMS,
+    check_points,
+    synthesise_at,
+)
 
 LAYOUTS = ("li2021", "neuralop", "symmetric")
 
@@ -100,7 +106,7 @@ class SpectralConvolution(nnx.Module):
                 f"transform is {transform!r}; known: auto, {', '.join(TRANSFORMS)}"
             )
         self.modes, self.layout, self.transform = tuple(modes), layout, transform
-        self.precision = precisions.check(precision)
+        self.in_channels, self.precision = in_channels, precisions.check(precision)
         self.weights = spectral_weights.create(
             in_channels,
             out_channels,
@@ -128,12 +134,11 @@ class SpectralConvolution(nnx.Module):
             out_grid: points per axis of the output; None means those of u.
 
         Raises:
-            ValueError: if u or out_grid does not have one axis per entry of modes.
+            ValueError: if the shape of u or out_grid does not fit.
+            TypeError: if u holds no floating-point numbers.
         """
         grid = self._grid(u)
-        out_grid = grid if out_grid is None else tuple(out_grid)
-        if len(out_grid) != len(grid):
-            raise ValueError(f"out_grid must have {len(grid)} entries, got {out_grid}")
+        out_grid = grid if out_grid is None else check_grid(out_grid, len(grid))
         frequencies, block = self._block(grid, out_grid)
         transform = self.transform
         if transform == "auto":
@@ -145,7 +150,7 @@ class SpectralConvolution(nnx.Module):
             synthesise(spectrum, frequencies, out_grid, self.precision)
         )
 
-    def at(self, u: jax.Array, points: np.ndarray | jax.Array) -> jax.Array:
+    def at(self, u: jax.Array, points: ArrayLike) -> jax.Array:
         """Evaluates the series of the output anywhere.
 
         Args:
@@ -154,8 +159,13 @@ class SpectralConvolution(nnx.Module):
 
         Returns:
             [batch, points, out_channels].
+
+        Raises:
+            ValueError: if the shape of u or points does not fit.
+            TypeError: if u holds no floating-point numbers.
         """
         grid = self._grid(u)
+        points = check_points(points, len(grid))
         frequencies, block = self._block(grid, grid)
         analyse, _ = TRANSFORMS["fft" if self.transform == "fft" else "dft"]
         spectrum = analyse(u, frequencies, self.precision)
@@ -165,11 +175,14 @@ class SpectralConvolution(nnx.Module):
         )
 
     def _grid(self, u: jax.Array) -> tuple[int, ...]:
-        if u.ndim != len(self.modes) + 2:
+        precisions.check_floating("u", u)
+        if u.ndim != len(self.modes) + 2 or u.shape[-1] != self.in_channels:
             raise ValueError(
-                f"u must have {len(self.modes)} grid axes (batch first, channels last),"
-                f" got shape {u.shape}"
+                f"u must have {len(self.modes)} grid axes between batch and "
+                f"{self.in_channels} channels, got shape {u.shape}"
             )
+        if u.size == 0:
+            raise ValueError(f"u must hold at least one sample, got shape {u.shape}")
         return u.shape[1:-1]
 
     def _block(self, grid, out_grid):

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from operators.layers.precision import einsum
+from operators.layers.precision import at_least_float32, einsum
 
 
 def analyse_fft(
@@ -23,10 +24,10 @@ def analyse_fft(
     """Coefficients [batch, 2, *k, channels] of u [batch, *grid, channels]."""
     del precision  # of matrix products only
     axes = tuple(range(1, u.ndim - 1))
-    spectrum = jnp.fft.rfftn(u, axes=axes, norm="forward")
+    spectrum = jnp.fft.rfftn(at_least_float32(u), axes=axes, norm="forward")
     for axis, k in zip(axes, frequencies, strict=True):
         spectrum = jnp.take(spectrum, k % u.shape[axis], axis=axis)
-    return jnp.stack([spectrum.real, spectrum.imag], axis=1)
+    return jnp.stack([spectrum.real, spectrum.imag], axis=1).astype(u.dtype)
 
 
 def synthesise_fft(
@@ -42,7 +43,8 @@ def synthesise_fft(
     """
     del precision
     axes = tuple(range(1, len(grid) + 1))
-    spectrum = jax.lax.complex(coefficients[:, 0], coefficients[:, 1])
+    parts = at_least_float32(coefficients)
+    spectrum = jax.lax.complex(parts[:, 0], parts[:, 1])
     batch, channels = spectrum.shape[0], spectrum.shape[-1]
     half = (*grid[:-1], grid[-1] // 2 + 1)
     places = np.ix_(*(k % n for k, n in zip(frequencies, grid, strict=True)))
@@ -52,7 +54,8 @@ def synthesise_fft(
         full = jnp.fft.ifftn(full, axes=axes[:-1], norm="forward")
     first = full[..., :1, :].real.astype(full.dtype)
     full = jnp.concatenate([first, full[..., 1:, :]], axis=-2)
-    return jnp.fft.irfft(full, n=grid[-1], axis=axes[-1], norm="forward")
+    u = jnp.fft.irfft(full, n=grid[-1], axis=axes[-1], norm="forward")
+    return u.astype(coefficients.dtype)
 
 
 def _waves(k: np.ndarray, n: int) -> np.ndarray:
@@ -191,6 +194,20 @@ def synthesise_at(
     return einsum("oi,aic->aoc", matrix, flat, precision)
 
 
+def check_points(points: ArrayLike, num_axes: int) -> np.ndarray | jax.Array:
+    """Returns points [points, axes] as an array, lists as constants.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    points = points if isinstance(points, jax.Array) else np.asarray(points)
+    if points.ndim != 2 or points.shape[1] != num_axes:
+        raise ValueError(
+            f"points must have shape [points, {num_axes}], got {points.shape}"
+        )
+    return points
+
+
 TRANSFORMS = {
     "dft": (analyse_dft, synthesise_dft),
     "fft": (analyse_fft, synthesise_fft),
@@ -201,18 +218,28 @@ def interpolation_matrix(n: int, points: np.ndarray | jax.Array):
     """Values at points of the trigonometric polynomials through n points, [points, n].
 
     On even n the Nyquist frequency is a cosine, that is shared between n/2 and -n/2.
+    Points that JAX may differentiate take the cosine series, smooth at the nodes too;
+    constants take its sum in closed form, of less work.
 
     Args:
         n: points of the grid j / n of one periodic axis.
         points: [points] anywhere, in periods.
     """
-    xp = np if isinstance(points, np.ndarray) else jnp
+    if not isinstance(points, np.ndarray):
+        k = np.arange(n // 2 + 1)[None]
+        # Frequencies above 0 stand for -k as well, but Nyquist.
+        twice = np.where((k[0] == 0) | (2 * k[0] == n), 1, 2) / n
+        angle = 2 * np.pi * jnp.mod(points[:, None] * k, 1)
+        waves = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], 1)
+        nodes = np.tile(twice, 2)[:, None] * _waves(k, n)
+        nodes = jnp.asarray(nodes, waves.dtype)
+        return einsum("pk,kn->pn", waves, nodes, "full")
     t = points[:, None] - np.arange(n)[None] / n
-    t = t - xp.round(t)
-    near = xp.abs(t) < 1e-9
-    angle = np.pi * xp.where(near, 0.25 / n, t)
-    envelope = xp.sin(angle) if n % 2 else xp.tan(angle)
-    return xp.where(near, 1.0, xp.sin(n * angle) / (n * envelope))
+    t = t - np.round(t)
+    near = np.abs(t) < 1e-9
+    angle = np.pi * np.where(near, 0.25 / n, t)
+    envelope = np.sin(angle) if n % 2 else np.tan(angle)
+    return np.where(near, 1.0, np.sin(n * angle) / (n * envelope))
 
 
 def interpolate(

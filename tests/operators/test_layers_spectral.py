@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from operators.layers import spectral, spectral_weights
+from operators.layers import coordinates, spectral, spectral_weights
+from operators.layers.pointwise import Pointwise
 from operators.layers.spectral_costs import dft_products, faster_transform
 from operators.layers.spectral_transforms import (
     TRANSFORMS,
@@ -185,7 +186,7 @@ def test_factors_have_the_sizes_and_the_spread_of_the_peers():
             np.testing.assert_allclose(np.std(part), (1 / 32) ** 0.5, rtol=0.35)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray, np.ndarray.tolist])
 def test_series_is_evaluated_anywhere(kind):
     grid = (9, 12)
     module = layer(use_bias=True)
@@ -219,6 +220,43 @@ def test_interpolation_goes_through_the_values_and_is_exact_for_low_modes(grid):
         np.testing.assert_allclose(shaken, 0, atol=1e-13)
 
 
+@pytest.mark.parametrize("n", [7, 8])
+def test_interpolation_is_smooth_at_the_nodes(n):
+    def wave(k, x):
+        return np.cos(2 * np.pi * k * x + 0.3)
+
+    with jax.enable_x64(True):
+        u = jnp.asarray(wave(3, np.arange(n) / n))
+
+        def value(x):
+            return interpolate(u[None, :, None], x[None, None])[0, 0, 0]
+
+        x = (np.arange(-2, n + 2)[:, None] / n + [-1e-8, 0, 1e-8]).ravel()
+        for fn, k in ((value, 0), (jax.grad(value), 1), (jax.grad(jax.grad(value)), 2)):
+            found = jax.jit(jax.vmap(fn))(jnp.asarray(x))
+            exact = (6 * np.pi) ** k * np.cos(6 * np.pi * x + 0.3 + k * np.pi / 2)
+            np.testing.assert_allclose(found, exact, atol=1e-11)
+        points = draw(5)
+        np.testing.assert_allclose(
+            interpolation_matrix(n, jnp.asarray(points)),
+            interpolation_matrix(n, points),
+            atol=1e-13,
+        )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_ffts_take_short_floats(dtype):
+    u = jnp.asarray(draw(1, 15, 16, 2), dtype)
+    module = layer(transform="fft")
+    run = jax.jit(lambda u: module(u, (18, 9)))
+    out = run(u)
+    assert out.dtype == u.dtype
+    expected = run(u.astype("float32"))
+    np.testing.assert_allclose(
+        out.astype("float32"), expected, atol=0.03 * np.abs(expected).max()
+    )
+
+
 def test_auto_takes_products_for_few_modes_and_the_fft_for_many():
     def choice(n, m, backend="cpu"):
         frequencies = spectral.mode_frequencies((m,), "symmetric")
@@ -229,6 +267,15 @@ def test_auto_takes_products_for_few_modes_and_the_fft_for_many():
     u = jnp.asarray(draw(2, 16, 18, 2), jnp.float32)
     same = [layer(transform=t)(u) for t in ("auto", "dft")]
     np.testing.assert_array_equal(*same)
+
+
+def test_periodic_coordinates_of_vertex_grids_repeat_the_first_point():
+    for endpoint, intervals in ((True, 4), (False, 5)):
+        u = jnp.zeros((1, 5, 1))
+        angle = 2 * np.pi * np.arange(5) / intervals
+        out = coordinates.append(u, "periodic", endpoint=endpoint)[0, :, 1:]
+        expected = np.stack([np.sin(angle), np.cos(angle)], -1)
+        np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
 def test_products_count_the_multiply_adds_of_the_transform():
@@ -290,7 +337,20 @@ def test_rejects_settings_that_do_not_exist():
         layer(transform="dct")
     with pytest.raises(ValueError, match="one positive number per axis"):
         layer(modes=(3, 0))
-    with pytest.raises(ValueError, match="out_grid must have 2 entries"):
-        layer()(jnp.ones((2, 8, 8, 2)), (8,))
+    u = jnp.ones((2, 8, 8, 2))
+    for out_grid in ((8,), (8, 0), (8, 8.5), 8):
+        with pytest.raises(ValueError, match="out_grid must hold 2 numbers of points"):
+            layer()(u, out_grid)
+    for points in ([[0.1, 0.2, 0.3]], [0.1, 0.2], np.zeros((3, 1))):
+        with pytest.raises(ValueError, match=r"shape \[points, 2\], got"):
+            layer().at(u, points)
+    with pytest.raises(ValueError, match="batch and 2 channels, got shape"):
+        layer(separable=True, d=2)(u[..., :1])
+    with pytest.raises(ValueError, match="u must hold at least one sample"):
+        layer()(u[:0])
+    with pytest.raises(TypeError, match=r"u must .*, got int32; .*astype\('float32'\)"):
+        layer()(u.astype("int32"))
+    with pytest.raises(TypeError, match="u must hold floating-point numbers, got bool"):
+        Pointwise(2, 2, rngs=nnx.Rngs(0))(u > 0)
     with pytest.raises(ValueError, match="must have 2 grid axes"):
         layer()(jnp.ones((2, 8, 2)))

@@ -85,6 +85,16 @@ def test_long_axes_take_the_fft_and_give_the_same(monkeypatch):
     np.testing.assert_allclose(by_fft, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_ffts_take_short_floats(monkeypatch, dtype):
+    monkeypatch.setattr(resampling, "_LARGEST_MATRIX", 0)
+    u = jnp.asarray(waves((9,), (3,)), dtype)
+    result = resampling.fourier_resample(u, (14,))
+    assert result.dtype == u.dtype
+    expected = waves((14,), (3,))
+    assert np.abs(result.astype("float32") - expected).max() < 0.02 * expected.max()
+
+
 @pytest.mark.parametrize(("num_points", "degree"), [(2, 1), (4, 3)])
 @pytest.mark.parametrize(("n", "m"), [(5, 9), (9, 5), (6, 11), (7, 4), (8, 8)])
 def test_lagrange_reproduces_polynomials_with_both_ends(num_points, degree, n, m):
@@ -144,8 +154,10 @@ def test_three_axes_and_every_kind_act_per_axis():
 
 def test_rejects_grids_that_do_not_fit():
     u = jnp.ones((1, 8, 8, 1))
-    for out in ((8,), (8, 0), (4, 4, 4)):
-        with pytest.raises(ValueError, match="one positive number of points per grid"):
+    for out in ((8,), (8, 0), (4, 4, 4), (4, 4.7)):
+        with pytest.raises(ValueError, match="out_grid must hold 2 numbers of points"):
             resampling.linear_resample(u, out)
+    with pytest.raises(TypeError, match=r"u must hold floating-point .* got int32"):
+        resampling.cubic_resample(u.astype("int32"), (4, 4))
     with pytest.raises(ValueError, match="'nearest'; known: cubic, fourier, linear"):
         resampling.resample(u, (4, 4), "nearest")
