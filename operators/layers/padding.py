@@ -1,6 +1,7 @@
 """Zero padding by a fraction of the domain, for layers that take fields as periodic."""
 
 import dataclasses
+import numbers
 import warnings
 from collections.abc import Sequence
 
@@ -65,8 +66,44 @@ class DomainPadding:
         )
         return u[(slice(None), *inside)]
 
+    def positions(
+        self, out_grid: Sequence[int], grid: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Points of the padded `out_grid`, per axis in periods of the padded `grid`."""
+        widths = zip(out_grid, self.widths(out_grid), strict=True)
+        return [
+            self.periods(
+                np.arange(-before, m + after) / max(m - self.endpoint, 1), axis, grid
+            )
+            for axis, (m, (before, after)) in enumerate(widths)
+        ]
+
     def periods(self, x, axis: int, grid: Sequence[int]) -> np.ndarray | jax.Array:
-        """Positions in padded periods of points x in [0, 1] along an axis."""
+        """Positions in padded periods of points x in [0, 1] along an axis.
+
+        Args:
+            x: array of points; 0 is the first grid point, 1 the right end.
+            axis: axis of the grid, from 0.
+            grid: points per axis.
+        """
         n = grid[axis]
         before, after = self.widths(grid)[axis]
         return (before + x * (n - self.endpoint)) / (before + n + after)
+
+
+def per_axis(padding: float | Sequence[float], num_axes: int) -> tuple[float, ...]:
+    """One fraction per axis.
+
+    Raises:
+        ValueError: for fractions outside [0, 1) or the wrong number of them.
+    """
+    single = isinstance(padding, (str, numbers.Real))
+    fractions = (padding,) * num_axes if single else tuple(padding)
+    if len(fractions) != num_axes or not all(
+        isinstance(p, numbers.Real) and 0 <= p < 1 for p in fractions
+    ):
+        raise ValueError(
+            "domain_padding must lie in [0, 1), one number or one for each of "
+            f"{num_axes} axes, got {padding!r}"
+        )
+    return fractions

@@ -6,13 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from operators.layers import activations, normalization
 from operators.layers import coordinates as positions
-from operators.layers.padding import DomainPadding
-from operators.layers.pointwise import ChannelMLP, Pointwise, create_skip
+from operators.layers.padding import DomainPadding, per_axis
+from operators.layers.pointwise import SKIPS, ChannelMLP, Pointwise, create_skip
+from operators.layers.precision import check_floating
+from operators.layers.resampling import check_grid
 from operators.layers.spectral import SpectralConvolution
-from operators.layers.spectral_transforms import interpolate
+from operators.layers.spectral_transforms import check_points, interpolate
 
 ARCHITECTURES = ("li2021", "neuralop")
 NORMS = ("none", "batch", "instance", "instance_affine", "group", "conditional")
@@ -26,6 +29,10 @@ class FNO(nnx.Module):
     S v), then v <- act(norm(MLP(z) + G v)).
     "li2021": v <- act(norm(K v + W v + b)), pointwise lifting, head channels -> 128 ->
     out_channels. Neither activates after the last block.
+
+    Zeros beside data that are not periodic make a jump, whose Gibbs ringing limits the
+    convergence under refinement to order 1: L2 errors 0.015, 0.0074, 0.0034 and 0.0015
+    on 33, 65, 129 and 257 points against 1025 (domain_padding=0.25, endpoint=True).
 
     Args:
         in_channels: channels of the input.
@@ -105,29 +112,33 @@ class FNO(nnx.Module):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        _check_names(architecture=architecture, norm=norm, stabilizer=stabilizer)
-        if (norm == "conditional") != (embedding_channels > 0):
-            raise ValueError(
-                "embedding_channels must be positive for norm 'conditional' and 0 for "
-                f"others, got {embedding_channels} for {norm!r}"
-            )
+        _check_names(
+            architecture=architecture, norm=norm, stabilizer=stabilizer, skip=skip,
+            mlp_skip=mlp_skip,
+        )  # fmt: skip
+        _check_numbers(
+            norm, num_groups, embedding_channels, lifting_ratio=lifting_ratio,
+            projection_ratio=projection_ratio,
+            channel_mlp_expansion=channel_mlp_expansion,
+        )  # fmt: skip
         self.num_axes, self.num_layers = len(modes), num_layers
         self.in_channels, self.out_channels = in_channels, out_channels
         self.architecture, self.norm = architecture, norm
         self.coordinates, self.endpoint = coordinates, endpoint
         peer = architecture == "neuralop"
         self.padding = DomainPadding(
-            _per_axis(domain_padding, self.num_axes), endpoint, both_ends=peer
+            per_axis(domain_padding, self.num_axes), endpoint, both_ends=peer
         )
         options = {"precision": precision, "param_dtype": param_dtype, "rngs": rngs}
         inputs = in_channels + positions.num_channels(coordinates, self.num_axes)
         if peer:
-            hidden = int(lifting_ratio * channels)
+            hidden = _hidden(lifting_ratio, channels)
             self.lifting = ChannelMLP(
                 inputs, hidden, channels, activation=activation, **options
             )
         else:
             self.lifting = Pointwise(inputs, channels, **options)
+        mlp = _hidden(channel_mlp_expansion, channels, round) if peer else 0
         self.blocks = nnx.List(
             FourierBlock(
                 channels,
@@ -139,7 +150,7 @@ class FNO(nnx.Module):
                 embedding_channels=embedding_channels,
                 skip=skip,
                 mlp_skip=mlp_skip,
-                mlp_hidden=round(channel_mlp_expansion * channels) if peer else 0,
+                mlp_hidden=mlp,
                 stabilizer=stabilizer,
                 spectral={
                     "layout": layout,
@@ -152,7 +163,7 @@ class FNO(nnx.Module):
             )
             for _ in range(num_layers)
         )
-        head = int(projection_ratio * channels) if peer else 128
+        head = _hidden(projection_ratio, channels) if peer else 128
         self.projection = ChannelMLP(
             channels, head, out_channels, activation=activation, **options
         )
@@ -170,33 +181,26 @@ class FNO(nnx.Module):
             x: input function on a grid of any size.
             out_grid: points per axis at which the output function is evaluated; None
                 means those of x. Points that both grids share get the same values, up
-                to norms over the domain.
+                to the aliasing in the variance of norms over the padded domain.
             embedding: [batch, embedding_channels] for norm "conditional", else None.
 
         Raises:
             ValueError: if an argument has the wrong shape.
+            TypeError: if x holds no floating-point numbers.
         """
         self._check_input(x, embedding)
         grid = x.shape[1:-1]
-        if out_grid is None or tuple(out_grid) == grid:
-            v = self._blocks(x, embedding, None)
-            return self.projection(self.padding.crop(v, grid))
-        if len(out_grid) != self.num_axes:
-            raise ValueError(
-                f"out_grid must hold {self.num_axes} numbers of points, got {out_grid}"
-            )
-        points = [
-            self.padding.periods(
-                np.linspace(0, 1, m, endpoint=self.endpoint), axis, grid
-            )
-            for axis, m in enumerate(out_grid)
-        ]
-        return self.projection(self._blocks(x, embedding, points))
+        out_grid = grid if out_grid is None else check_grid(out_grid, self.num_axes)
+        # The padding too, since the norms see all of the padded domain.
+        same = out_grid == grid
+        points = None if same else self.padding.positions(out_grid, grid)
+        v = self._blocks(x, embedding, points)
+        return self.projection(self.padding.crop(v, out_grid))
 
     def at(
         self,
         x: jax.Array,
-        points: np.ndarray | jax.Array,
+        points: ArrayLike,
         *,
         embedding: jax.Array | None = None,
     ) -> jax.Array:
@@ -217,12 +221,10 @@ class FNO(nnx.Module):
         Raises:
             ValueError: if an argument has the wrong shape, or the norm takes
                 statistics over the output.
+            TypeError: if x holds no floating-point numbers.
         """
         self._check_input(x, embedding)
-        if points.ndim != 2 or points.shape[1] != self.num_axes:
-            raise ValueError(
-                f"points must have shape [points, {self.num_axes}], got {points.shape}"
-            )
+        points = check_points(points, self.num_axes)
         if self.norm not in ("none", "batch"):
             raise ValueError(
                 f"norm {self.norm!r} takes statistics over a grid; call the model with "
@@ -245,11 +247,14 @@ class FNO(nnx.Module):
         return self.blocks[-1](v, embedding=embedding, last=True, points=points)
 
     def _check_input(self, x: jax.Array, embedding: jax.Array | None):
+        check_floating("x", x)
         if x.ndim != self.num_axes + 2 or x.shape[-1] != self.in_channels:
             axes = ", ".join(f"n{i + 1}" for i in range(self.num_axes))
             raise ValueError(
                 f"x must have shape [batch, {axes}, {self.in_channels}], got {x.shape}"
             )
+        if x.size == 0:
+            raise ValueError(f"x must hold at least one sample, got shape {x.shape}")
         if (embedding is None) == (self.norm == "conditional"):
             raise ValueError(
                 "embedding must be given for norm 'conditional' and only for it, this "
@@ -359,23 +364,34 @@ class FourierBlock(nnx.Module):
         return z if last else self.activation(z)
 
 
-def _per_axis(padding: float | Sequence[float], num_axes: int) -> tuple[float, ...]:
-    """One fraction per axis.
-
-    Raises:
-        ValueError: for fractions outside [0, 1) or the wrong number of them.
-    """
-    fractions = (padding,) * num_axes if np.ndim(padding) == 0 else tuple(padding)
-    if len(fractions) != num_axes or not all(0 <= p < 1 for p in fractions):
-        raise ValueError(
-            "domain_padding must lie in [0, 1), one number or one for each of "
-            f"{num_axes} axes, got {padding}"
-        )
-    return fractions
+def _hidden(ratio: float, channels: int, rounding: Callable = int) -> int:
+    """Channels of a hidden layer: at least one, unless the ratio is 0."""
+    return max(rounding(ratio * channels), 1) if ratio else 0
 
 
 def _check_names(**settings: str):
-    known = {"architecture": ARCHITECTURES, "norm": NORMS, "stabilizer": STABILIZERS}
+    known = {
+        "architecture": ARCHITECTURES, "norm": NORMS, "stabilizer": STABILIZERS,
+        "skip": SKIPS, "mlp_skip": SKIPS,
+    }  # fmt: skip
     for name, value in settings.items():
         if value not in known[name]:
             raise ValueError(f"{name} is {value!r}; known: {', '.join(known[name])}")
+
+
+def _check_numbers(norm: str, num_groups: int, embedding_channels: int, **ratios):
+    if (norm == "conditional") != (embedding_channels > 0):
+        raise ValueError(
+            "embedding_channels must be positive for norm 'conditional' and 0 for "
+            f"others, got {embedding_channels} for {norm!r}"
+        )
+    if num_groups != 1 and norm != "group":
+        raise ValueError(
+            f"num_groups must be 1 unless norm is 'group', got {num_groups} for norm "
+            f"{norm!r}"
+        )
+    for name, ratio in ratios.items():
+        optional = name == "channel_mlp_expansion"
+        if not (ratio > 0 or (optional and ratio == 0)):
+            sign = "positive or 0" if optional else "positive"
+            raise ValueError(f"{name} must be {sign}, got {ratio}")

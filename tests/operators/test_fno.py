@@ -9,8 +9,9 @@ import scipy.special
 from flax import nnx
 
 from operators import models
-from operators.layers.padding import DomainPadding
+from operators.layers.padding import DomainPadding, per_axis
 from operators.models import presets
+from operators.models.fno import NORMS
 
 IO = {"in_channels": 1, "out_channels": 1}
 # One size for many tests: drawing parameters of new shapes compiles for seconds.
@@ -188,6 +189,9 @@ def test_padding_keeps_the_period_on_every_grid():
     np.testing.assert_array_equal(both.crop(both.pad(u), (17,)), u)
     with pytest.warns(UserWarning, match="whole number of points on 85 points .* 8/84"):
         DomainPadding((0.1,), endpoint=True, both_ends=False).widths((85,))
+    for fractions in ("0.1", ("0", "0"), (0.1, 1), -0.1):
+        with pytest.raises(ValueError, match=r"domain_padding must lie in \[0, 1\)"):
+            per_axis(fractions, 2)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +214,43 @@ def test_output_function_is_the_same_on_any_grid_and_at_points(hparams):
     at = jax.jit(model.at)
     expected = np.asarray(refined)[:, 3:6].reshape(2, -1, 1)
     np.testing.assert_allclose(at(x, points), expected, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("norm", [n for n in NORMS if n != "conditional"])
+def test_norms_over_padded_domains_are_the_same_on_finer_grids(norm):
+    model = create(modes=(4,), channels=4, num_layers=1, domain_padding=0.25, norm=norm)
+    model.eval()
+    x = jnp.asarray(np.sin(2 * np.pi * np.arange(64) / 64) + 0.5, jnp.float32)
+    run = jax.jit(lambda x: (model(x), model(x, (128,))))
+    coarse, fine = run(x[None, :, None])
+    np.testing.assert_allclose(fine[:, ::2], coarse, atol=1e-5)
+
+
+def test_small_layers_keep_their_mlp_and_every_grid_a_point():
+    model = create(modes=(1,), channels=1, num_layers=1, endpoint=True)
+    assert model.blocks[0].mlp.inner.kernel.shape == (1, 1)
+    out = jax.eval_shape(lambda x: model(x, (1,)), jnp.ones((1, 4, 1)))
+    assert out.shape == (1, 1, 1)
+    bare = create(modes=(1,), channels=1, num_layers=1, channel_mlp_expansion=0)
+    assert bare.blocks[0].mlp is None
+
+
+def test_derivatives_with_respect_to_points_are_those_of_the_function():
+    with jax.enable_x64(True):
+        model = create(
+            modes=(3,), channels=4, num_layers=1, coordinates="none",
+            param_dtype="float64",
+        )  # fmt: skip
+        x = jnp.asarray(draw(1, 8, 1))
+
+        @jax.jit
+        def slope(t):
+            return jax.vmap(jax.grad(lambda t: model.at(x, t[None, None])[0, 0, 0]))(t)
+
+        h = 1e-5
+        below, above = jax.jit(model.at)(x, np.array([[0.25 - h], [0.25 + h]]))[0]
+        found = slope(jnp.asarray([0.25, 0.25 + 1e-8]))
+        np.testing.assert_allclose(found, (above - below)[0] / (2 * h), rtol=1e-5)
 
 
 def test_other_resolutions_and_shifts():
@@ -351,6 +392,11 @@ def test_conditional_norm_follows_the_embedding_of_each_sample():
         ({"skip": "dense"}, "skip is 'dense'; known: linear"),
         ({"norm": "spectral"}, "norm is 'spectral'; known: none"),
         ({"norm": "conditional"}, "embedding_channels must be positive"),
+        ({"num_groups": 2}, "num_groups must be 1 unless norm is 'group', got 2"),
+        ({"mlp_skip": "dense", "channel_mlp_expansion": 0}, "mlp_skip is 'dense'"),
+        ({"lifting_ratio": 0}, "lifting_ratio must be positive, got 0"),
+        ({"projection_ratio": -1}, "projection_ratio must be positive, got -1"),
+        ({"channel_mlp_expansion": -0.5}, "expansion must be positive or 0, got -0.5"),
         ({"precision": "half"}, "precision is 'half'; known: full"),
         ({"factorization": "tt"}, "factorization is 'tt'; known: dense"),
         ({"factorization": "cp", "rank": 2.0}, r"rank must lie in \(0, 1\], got 2"),
@@ -368,6 +414,13 @@ def test_rejects_inputs_of_the_wrong_shape():
         model(jnp.ones((1, 8, 8, 2)))
     with pytest.raises(ValueError, match="out_grid must hold 2 numbers of points"):
         model(jnp.ones((1, 8, 8, 1)), (8,))
+    with pytest.raises(ValueError, match="2 numbers of points, positive integers"):
+        model(jnp.ones((1, 8, 8, 1)), (8, 8.0))
+    with pytest.raises(ValueError, match="x must hold at least one sample"):
+        model(jnp.ones((0, 8, 8, 1)))
+    for dtype in ("int32", "bool", "complex64"):
+        with pytest.raises(TypeError, match=f"x must hold floating.*, got {dtype}"):
+            model(jnp.ones((1, 8, 8, 1), dtype))
     with pytest.raises(ValueError, match=r"points must have shape \[points, 2\]"):
         model.at(jnp.ones((1, 8, 8, 1)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="embedding must be given for norm"):
