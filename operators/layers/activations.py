@@ -9,7 +9,12 @@ import jax.numpy as jnp
 
 @jax.custom_jvp
 def gelu(z: jax.Array) -> jax.Array:
-    """The exact GELU z (1 + erf(z / sqrt 2)) / 2, in forward and reverse mode."""
+    """The exact GELU z (1 + erf(z / sqrt 2)) / 2, in forward and reverse mode.
+
+    The absolute error in float32 is at most 3e-7 max(1, |z|). Below about -2 the sum
+    cancels, so the relative error grows, to 1 below -5; erfc would keep the digits and
+    takes 2.8 times as long on a CPU, 1.5 times with the gradient.
+    """
     return _gelu_and_slope(z)[0]
 
 

@@ -42,6 +42,12 @@ def test_values_and_derivatives_of_all_modes(name):
         np.testing.assert_allclose(second, bend, atol=1e-4)
 
 
+def test_gelu_in_single_precision_is_right_to_the_documented_absolute_error():
+    z = np.linspace(-20, 20, 4001).astype(np.float32)
+    error = np.abs(activations.gelu(z) - gelu(z.astype(np.float64)))
+    assert np.all(error <= 3e-7 * np.maximum(1, np.abs(z)))
+
+
 def test_rejects_an_unknown_name():
     with pytest.raises(ValueError, match="activation is 'swish'; known: gelu, relu"):
         activations.get("swish")
