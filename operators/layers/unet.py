@@ -30,6 +30,7 @@ class DoubleConvolution(nnx.Module):
         out_channels: channels of the output.
         num_axes: axes of the grid.
         norm: kind of normalisation, see `normalization.create`.
+        num_groups: groups of channels for norm "group"; divides channels.
         activation: name of the activation.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`.
@@ -44,6 +45,7 @@ class DoubleConvolution(nnx.Module):
         num_axes: int,
         norm: str,
         activation: str,
+        num_groups: int = 1,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -53,7 +55,7 @@ class DoubleConvolution(nnx.Module):
             for a, b in ((in_channels, hidden), (hidden, out_channels))
         )
         self.norms = nnx.List(
-            normalization.create(norm, channels, **options)
+            normalization.create(norm, channels, num_groups=num_groups, **options)
             for channels in (hidden, out_channels)
         )
         self.activation = activations.get(activation)
@@ -78,6 +80,7 @@ class UNetBackbone(nnx.Module):
         num_axes: axes of the grid, one to three.
         num_scales: number of grids, each half of the one before.
         norm: kind of normalisation, see `normalization.create`.
+        num_groups: groups of channels for norm "group"; divides channels.
         activation: name of the activation.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`.
@@ -97,6 +100,7 @@ class UNetBackbone(nnx.Module):
         num_axes: int = 2,
         num_scales: int = 5,
         norm: str = "batch",
+        num_groups: int = 1,
         activation: str = "relu",
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -115,7 +119,8 @@ class UNetBackbone(nnx.Module):
         def double(inputs: int, hidden: int, outputs: int) -> DoubleConvolution:
             return DoubleConvolution(
                 inputs, hidden, outputs,
-                num_axes=num_axes, norm=norm, activation=activation, **options,
+                num_axes=num_axes, norm=norm, num_groups=num_groups,
+                activation=activation, **options,
             )  # fmt: skip
 
         inputs = (channels, *self.channels[:-1])

@@ -27,13 +27,18 @@ class LSM(UNet):
         num_scales: number of grids.
         patch_size: points of a patch per axis; () takes patches_per_axis instead.
         patches_per_axis: patches along each axis of the finest grid, a multiple of
-            2^(num_scales - 1). Patches then cover the same part of the domain on every
-            grid, and on the grids of the released models they are the released ones.
+            2^(num_scales - 1). Patches then cover the same part of the domain on all
+            grids whose points this number divides; on others the points of a patch are
+            rounded up, so that patches are up to one point longer, and the last ones
+            lie in the zeros. With 16, patches are 1.13 sixteenths of the domain long
+            on 85 points, 1.02 on 141, 1.06 on 211, 1.03 on 421 and 1.45 on 33. On the
+            grids of the released models they are the released ones.
         num_heads: heads of the attentions; divides channels.
         num_tokens: latent tokens per patch.
         num_basis: sines and cosines per channel of a latent.
         basis: "official" or "integer" frequencies; see `NeuralSpectralBlock`.
         norm: "batch", "instance", "instance_affine", "group", "layer" or "none".
+        num_groups: groups of channels for norm "group"; divides channels.
         coordinates: channels appended to the input: "grid" (0 to 1, both ends
             included), "periodic" or "none".
         activation: name of the activation in the U-Net.
@@ -65,6 +70,7 @@ class LSM(UNet):
         num_basis: int = 12,
         basis: str = "official",
         norm: str = "batch",
+        num_groups: int = 1,
         coordinates: str = "grid",
         activation: str = "relu",
         lifting_hidden: int = 0,
@@ -75,7 +81,7 @@ class LSM(UNet):
         super().__init__(
             in_channels=in_channels, out_channels=out_channels, num_axes=num_axes,
             channels=channels, num_scales=num_scales, norm=norm,
-            coordinates=coordinates, activation=activation,
+            num_groups=num_groups, coordinates=coordinates, activation=activation,
             lifting_hidden=lifting_hidden, projection_hidden=projection_hidden,
             param_dtype=param_dtype, rngs=rngs,
         )  # fmt: skip

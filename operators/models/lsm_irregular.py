@@ -46,6 +46,7 @@ class LSMIrregular(LSM):
         num_basis: sines and cosines per channel of a latent.
         basis: "official" or "integer" frequencies.
         norm: kind of normalisation.
+        num_groups: groups of channels for norm "group"; divides channels.
         activation: name of the activation in the U-Net.
         lifting_hidden: hidden channels of a two-layer lifting; 0 lifts linearly.
         projection_hidden: hidden channels of the projection.
@@ -82,6 +83,7 @@ class LSMIrregular(LSM):
         num_basis: int = 12,
         basis: str = "official",
         norm: str = "batch",
+        num_groups: int = 1,
         activation: str = "relu",
         lifting_hidden: int = 0,
         projection_hidden: int = 128,
@@ -100,9 +102,9 @@ class LSMIrregular(LSM):
             num_axes=d, channels=channels, num_scales=num_scales,
             patch_size=patch_size, patches_per_axis=patches_per_axis,
             num_heads=num_heads, num_tokens=num_tokens, num_basis=num_basis,
-            basis=basis, norm=norm, coordinates="none", activation=activation,
-            lifting_hidden=lifting_hidden, projection_hidden=projection_hidden,
-            param_dtype=param_dtype, rngs=rngs,
+            basis=basis, norm=norm, num_groups=num_groups, coordinates="none",
+            activation=activation, lifting_hidden=lifting_hidden,
+            projection_hidden=projection_hidden, param_dtype=param_dtype, rngs=rngs,
         )  # fmt: skip
         if (padded := self.padded_grid(self.latent_grid)) != self.latent_grid:
             raise ValueError(

@@ -23,6 +23,7 @@ class UNet(nnx.Module):
         channels: channels at the finest scale; doubled per scale except the last.
         num_scales: number of grids.
         norm: "batch", "instance", "instance_affine", "group", "layer" or "none".
+        num_groups: groups of channels for norm "group"; divides channels.
         coordinates: channels appended to the input: "grid" (0 to 1, both ends
             included), "periodic" or "none".
         activation: name of the activation in the U-Net.
@@ -48,6 +49,7 @@ class UNet(nnx.Module):
         channels: int = 64,
         num_scales: int = 5,
         norm: str = "batch",
+        num_groups: int = 1,
         coordinates: str = "grid",
         activation: str = "relu",
         lifting_hidden: int = 0,
@@ -61,7 +63,7 @@ class UNet(nnx.Module):
         inputs = in_channels + grid_coordinates.num_channels(coordinates, num_axes)
         self.backbone = UNetBackbone(
             channels, num_axes=num_axes, num_scales=num_scales, norm=norm,
-            activation=activation, **options,
+            num_groups=num_groups, activation=activation, **options,
         )  # fmt: skip
         if lifting_hidden:
             self.lifting = ChannelMLP(inputs, lifting_hidden, channels, **options)

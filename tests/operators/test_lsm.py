@@ -90,13 +90,30 @@ def test_patches_and_padding_are_the_official_ones(official, grid, padded, patch
     assert shape_of_output(model, 2, *grid, 1) == (2, *grid, 2)
 
 
-def test_patches_cover_the_same_part_of_the_domain_on_every_grid(official):
-    for n in (40, 80, 160):
+def test_patches_cover_the_same_part_of_the_domain_to_within_a_point(official):
+    for n in (40, 80, 160):  # exactly the same where 16 divides the points
         assert official[2].patch((16 * n, 32 * n)) == (n, 2 * n)
+    lengths = {33: 1.45, 85: 1.13, 141: 1.02, 211: 1.06, 421: 1.03}
+    for n, length in lengths.items():  # of a patch, in sixteenths of the domain
+        (points,) = official[1].patch((n,))
+        assert round(16 * points / n, 2) == length
+        assert 0 <= points - n / 16 < 1
     assert official[2].padded_grid((85, 421)) == (96, 432)
     fixed = abstract("lsm", **SMALL, **BLOCKS, patch_size=(5, 7))
     assert fixed.patch((85, 421)) == (5, 7)
     assert fixed.padded_grid((85, 421)) == (90, 434)
+
+
+@pytest.mark.parametrize("name", ["unet", "lsm"])
+def test_groups_of_norm_group_reach_every_scale(name):
+    hparams = SMALL | (BLOCKS if name == "lsm" else {}) | {"norm": "group"}
+    one, two = abstract(name, **hparams), abstract(name, **hparams, num_groups=2)
+    assert count(one) == count(two)
+    for model, groups in ((one, 1), (two, 2)):
+        blocks = [*model.backbone.down, *model.backbone.up]
+        assert {n.num_groups for block in blocks for n in block.norms} == {groups}
+    with pytest.raises(ValueError, match="num_groups must divide the 4 channels"):
+        abstract(name, **hparams, num_groups=3)
 
 
 def unet_by_hand(model, x):

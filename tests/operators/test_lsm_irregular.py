@@ -161,6 +161,12 @@ def test_counts_of_the_released_modules():
     assert deformation + 96 * 128 + 128 == 63_746  # a layer that it never uses
 
 
+def test_groups_of_norm_group_reach_the_backbone():
+    model = abstract(norm="group", num_groups=2)
+    norms = [norm for block in model.backbone.down for norm in block.norms]
+    assert {norm.num_groups for norm in norms} == {2}
+
+
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="in_channels must hold 2 coordinates and 3"):
         abstract(in_channels=4)
