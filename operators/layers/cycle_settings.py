@@ -1,6 +1,7 @@
 """Settings of a learned V-cycle: its levels, boundary, transfers and normalisation."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 BOUNDARIES = ("zero", "reflect", "periodic")
@@ -28,7 +29,9 @@ class CycleSettings:
             finer grid, so parameter shapes depend on the grid; "crop" always has 4 and
             drops the last row or column of odd grids, one parameter set for all grids.
         prolongation: "official" treats values outside the coarse grid as zero for every
-            boundary; "wrap" makes it exactly periodic.
+            boundary; "wrap" makes the cycle exactly periodic, it then commutes with
+            shifts by 2^(levels - 1) points. That holds where no level above the
+            coarsest is odd: it refuses grids that 2^(levels - 1) does not divide.
         restriction: what a coarser level gets as data, "data" R f (as released) or
             "residual" R (f - A u) with one more A per transition.
         widening: factor of the channels per level, finest first; () for 1 everywhere.
@@ -120,10 +123,15 @@ class CycleSettings:
             settings: the other attributes.
 
         Raises:
-            ValueError: if coarsest is below 2 and not 0, or another setting misfits.
+            ValueError: if coarsest is 1 or negative, or another setting misfits.
         """
         if coarsest != 0 and coarsest < 2:
             raise ValueError(f"coarsest must be 0 or at least 2, got {coarsest}")
+        if not all(isinstance(steps, Sequence) for steps in cycle):
+            raise ValueError(
+                "cycle must hold one pair (pre, post) of step counts per level, finest "
+                f"first, such as ((1, 0), (2, 0)), got {cycle}"
+            )
         cycle = tuple(tuple(steps) for steps in cycle)
         if coarsest and cycle and grid:
             num, points = 1, min(grid)
@@ -150,7 +158,8 @@ class CycleSettings:
 
         Raises:
             ValueError: if grid does not hold one to three sizes, or a level would have
-                fewer than 2 points along an axis.
+                fewer than 2 points along an axis, or prolongation "wrap" would meet
+                an odd level.
         """
         if len(grid) not in (1, 2, 3):
             raise ValueError(
@@ -166,7 +175,18 @@ class CycleSettings:
                 f"the levels are {' '.join('x'.join(map(str, g)) for g in grids)}; "
                 "shorten `cycle` or use a finer grid"
             )
+        self._check_wrap(grid)
         return tuple(grids)
+
+    def _check_wrap(self, grid: tuple[int, ...]) -> None:
+        cell = 2 ** (self.num_levels - 1)
+        if self.prolongation == "wrap" and any(n % cell for n in grid):
+            fitting = tuple(math.ceil(n / cell) * cell for n in grid)
+            raise ValueError(
+                f'prolongation "wrap" on {self.num_levels} levels needs grids that are '
+                f"multiples of {cell} points per axis, got {tuple(grid)}; the next "
+                f"that fits is {fitting}"
+            )
 
     def prolongation_sizes(self, grid: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """Taps per axis of every prolongation, finest transition first."""

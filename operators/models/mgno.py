@@ -15,6 +15,7 @@ from operators.layers.resampling import resample
 SKIPS = ("pointwise", "none")
 HEADS = ("linear", "mlp", "cycle")
 TRANSFERS = ("stencil", "linear", "cubic", "fourier")
+_PERIODIC_TRANSFERS, _OTHER_TRANSFERS = ("fourier",), ("linear", "cubic")
 
 
 class MgNO(nnx.Module):
@@ -40,7 +41,8 @@ class MgNO(nnx.Module):
         widening: factor of the channels per level, finest first; () for 1 everywhere.
         boundary: "zero", "reflect" or "periodic".
         sizes: "official" or "crop"; see `CycleSettings`.
-        prolongation: "official" or "wrap"; see `CycleSettings`.
+        prolongation: "official" or "wrap", which is exactly periodic and takes only
+            grids that 2^(levels - 1) divides; see `CycleSettings`.
         restriction: "data" or "residual"; see `CycleSettings`.
         use_bias: whether the smoothing convolutions have biases (then V_k is affine).
         norm: "none", "prolongation" (inside the cycles) or "cycle" (N_k).
@@ -51,9 +53,10 @@ class MgNO(nnx.Module):
         head_channels: hidden channels of the head "mlp".
         residual: whether the input is added to the output.
         transfer: on other grids than `grid`, "stencil" runs the same levels there, if
-            the parameters fit; "linear", "cubic" (grids with both end points) and
-            "fourier" (periodic grids) interpolate the input to `grid` and the output
-            back, which keeps the mesh width that the parameters belong to.
+            the parameters fit; "linear", "cubic" (grids with both end points, not with
+            boundary "periodic") and "fourier" (only with it) interpolate the input to
+            `grid` and the output back, which keeps the mesh width that the parameters
+            belong to.
         activation: name of the activation between layers; "gelu" is the exact one.
         unused_first_A: see `CycleSettings`; the only parameters that never act.
         param_dtype: dtype of the parameters; the model computes in its input's dtype.
@@ -124,6 +127,7 @@ class MgNO(nnx.Module):
             use_bias=use_bias,
             unused_first_A=unused_first_A,
         )
+        _check_transfer(transfer, boundary)
         self.activation = activations.get(activation)
         self.residual, self.transfer = residual, transfer
         widths = [in_channels, *[channels] * num_layers]
@@ -188,17 +192,35 @@ class MgNO(nnx.Module):
         grid, settings = x.shape[1:-1], self.settings
         if grid == self.grid or self.transfer != "stencil":
             return
+        transfers = _alternatives(_fitting_transfers(settings.boundary))
         if settings.norm != "none" and settings.norm_affine == "grid":
             raise ValueError(
                 f"x has grid {grid}, but this model was built for grid {self.grid} and "
                 "its norms scale every point of that grid; build it with "
-                'norm_affine="channel", or with transfer="linear" or "fourier", for '
-                "other grids"
+                f'norm_affine="channel", or with transfer={transfers}, for other grids'
             )
         if settings.prolongation_sizes(grid) != settings.prolongation_sizes(self.grid):
             raise ValueError(
                 f"x has grid {grid}, but this model was built for grid {self.grid} and "
                 "its prolongations fit only grids with the same odd and even levels; "
-                'build it with sizes="crop", or with transfer="linear" or "fourier", '
-                "for other grids"
+                f'build it with sizes="crop", or with transfer={transfers}, for other '
+                "grids"
             )
+
+
+def _check_transfer(transfer: str, boundary: str) -> None:
+    if transfer not in ("stencil", *_fitting_transfers(boundary)):
+        fitting = _alternatives(_fitting_transfers(boundary))
+        raise ValueError(
+            f'transfer must be "stencil" or {fitting} for boundary {boundary!r}, got '
+            f"{transfer!r}"
+        )
+
+
+def _fitting_transfers(boundary: str) -> tuple[str, ...]:
+    """Interpolations between grids that agree with the boundary."""
+    return _PERIODIC_TRANSFERS if boundary == "periodic" else _OTHER_TRANSFERS
+
+
+def _alternatives(names: tuple[str, ...]) -> str:
+    return " or ".join(f'"{name}"' for name in names)
