@@ -1,53 +1,28 @@
-"""Reads state dicts of PyTorch and writes them into models, with nothing left over."""
+"""Writes state dicts of PyTorch into models, with nothing left over."""
 
 import difflib
-import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from operators.importers.state_files import read_state
+from operators.layers.pointwise import Pointwise
 
-def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a state dict from a file, by array name.
-
-    Args:
-        path: an .npz file of arrays, or what `torch.save` wrote of a state dict (.pt,
-            .pth; needs PyTorch, and opens nothing but arrays).
-
-    Raises:
-        ValueError: if the file is no state dict.
-        ImportError: if the file needs PyTorch and it is not installed.
-    """
-    if str(path).endswith(".npz"):
-        with np.load(path) as file:
-            return dict(file)
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"{path} needs PyTorch to be read; install torch here, or save the state "
-            "dict as .npz where it is: numpy.savez(path, **{k: v.numpy() for k, v in "
-            "state.items()})"
-        ) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than arrays, as the files of neuraloperator do under "
-            "'_metadata'; where you trust it, load it with weights_only=False, drop "
-            "that entry and save the rest with numpy.savez"
-        ) from error
-    arrays = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
-    # neuraloperator adds the arguments of the constructor under this name.
-    if others := [k for k in state if k not in arrays and k != "_metadata"]:
-        raise ValueError(
-            f"{path} is no state dict: {', '.join(map(repr, others[:5]))} hold no "
-            "arrays; save `module.state_dict()` alone"
-        )
-    return {name: value.detach().numpy() for name, value in arrays.items()}
+__all__ = [
+    "Assignment",
+    "channels_last",
+    "check_kind",
+    "convolution",
+    "join_corners",
+    "pointwise",
+    "put_norm",
+    "put_pointwise",
+    "read_state",
+    "transposed_convolution",
+    "variables",
+]
 
 
 class Assignment:
@@ -70,15 +45,42 @@ class Assignment:
         """Plans to set a variable to `convert` of one named array, or of several.
 
         Raises:
-            ValueError: if there is no such array, or its shape does not fit.
+            ValueError: if there is no such array, or its shape or dtype does not fit.
         """
+        self._plan(variable, names, convert, "fiu", "real")
+
+    def put_complex(
+        self,
+        parts,
+        names: str | Sequence[str],
+        convert: Callable[..., np.ndarray] = np.asarray,
+    ) -> None:
+        """Plans variables `real` and `imag` of an object from complex arrays.
+
+        Raises:
+            ValueError: as `put`.
+        """
+        for part in ("real", "imag"):
+
+            def take(*arrays, part=part):
+                return getattr(convert(*arrays), part)
+
+            self._plan(getattr(parts, part), names, take, "c", "complex")
+
+    def _plan(self, variable, names, convert, kinds: str, expected: str) -> None:
         names = (names,) if isinstance(names, str) else tuple(names)
         arrays = [self._take(name) for name in names]
         found = zip(names, arrays, strict=True)
         what = " and ".join(f"{name!r} of shape {a.shape}" for name, a in found)
+        for name, array in zip(names, arrays, strict=True):
+            if array.dtype.kind not in kinds:
+                raise ValueError(
+                    f"{name!r} must hold {expected} numbers, got dtype {array.dtype}; "
+                    "save the state dict of the official module as it is"
+                )
         try:
             value = convert(*arrays)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, TypeError) as error:
             raise ValueError(f"{what} has the wrong number of axes") from error
         if value.shape != variable.shape:
             raise ValueError(
@@ -171,14 +173,56 @@ def join_corners(*corners: np.ndarray) -> np.ndarray:
     return np.moveaxis(corners[0], (0, 1), (-2, -1))
 
 
-def put_pointwise(plan: Assignment, layer, name: str) -> None:
-    """Plans kernel and bias of a linear layer or a 1 x 1 convolution."""
+def check_kind(model: nnx.Module, kind: type, *others: type) -> None:
+    """Checks the class of a model that an importer gets.
+
+    Raises:
+        ValueError: if it is not of this kind, or of one of the others derived from it.
+    """
+    if not isinstance(model, kind) or isinstance(model, others):
+        raise ValueError(
+            f"model must be of class {kind.__name__}, got {type(model).__name__}; take "
+            "the importer of that model"
+        )
+
+
+def put_pointwise(
+    plan: Assignment,
+    layer: nnx.Module | None,
+    name: str,
+    settings: str = "the settings of the official one",
+) -> None:
+    """Plans kernel and bias of a linear layer or a 1 x 1 convolution.
+
+    Args:
+        plan: gets the arrays.
+        layer: the layer of our model.
+        name: name of the official layer.
+        settings: those that give our model this layer, for the error.
+
+    Raises:
+        ValueError: if our layer is not linear, or an array does not fit.
+    """
+    if not isinstance(layer, Pointwise):
+        ours = "none" if layer is None else f"a {type(layer).__name__}"
+        raise ValueError(
+            f"the official module has a linear layer {name!r}, but the model has "
+            f"{ours} there; build it with {settings}"
+        )
     plan.put(layer.kernel, f"{name}.weight", pointwise)
     if layer.bias is not None:
         plan.put(layer.bias, f"{name}.bias")
 
 
-def put_complex(plan: Assignment, parts, names, convert=np.asarray) -> None:
-    """Plans `real` and `imag` of an object from one or several complex arrays."""
-    plan.put(parts.real, names, lambda *arrays: convert(*arrays).real)
-    plan.put(parts.imag, names, lambda *arrays: convert(*arrays).imag)
+def put_norm(plan: Assignment, norm: nnx.Module, name: str) -> None:
+    """Plans scale, shift and batch statistics of a normalisation, where it has them."""
+    for attribute, array in (
+        ("scale", "weight"),
+        ("bias", "bias"),
+        ("mean", "running_mean"),
+        ("var", "running_var"),
+    ):
+        if getattr(norm, attribute, None) is not None:
+            plan.put(getattr(norm, attribute), f"{name}.{array}")
+    if hasattr(norm, "mean"):
+        plan.drop(f"{name}.num_batches_tracked")

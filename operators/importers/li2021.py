@@ -6,11 +6,12 @@ import numpy as np
 
 from operators.importers.assignment import (
     Assignment,
+    check_kind,
     join_corners,
-    put_complex,
+    put_norm,
     put_pointwise,
 )
-from operators.importers.neuralop import put_norm
+from operators.layers.spectral_weights import DenseWeights
 from operators.models.fno import FNO
 
 
@@ -30,24 +31,42 @@ def load(model: FNO, state: Mapping[str, np.ndarray]) -> FNO:
         `model`.
 
     Raises:
-        ValueError: if an array is missing, left over or has the wrong shape, or the
-            model has another architecture or layout; the model is unchanged then.
+        ValueError: if an array is missing, left over or has the wrong shape or dtype,
+            or the model is none of these; it is unchanged then.
     """
+    _check(model)
+    plan = Assignment(state)
+    put_pointwise(plan, model.lifting, "fc0")
+    corners = 2 ** (model.num_axes - 1)
+    for k, block in enumerate(model.blocks):
+        names = [f"conv{k}.weights{i + 1}" for i in range(corners)]
+        plan.put_complex(block.spectral.weights, names, join_corners)
+        put_pointwise(plan, block.skip, f"w{k}", "skip='linear'")
+        put_norm(plan, block.norms[0], f"bn{k}")
+    put_pointwise(plan, model.projection.inner, "fc1")
+    put_pointwise(plan, model.projection.outer, "fc2")
+    plan.write(model)
+    return model
+
+
+def _check(model: FNO) -> None:
+    check_kind(model, FNO)
+    if not len(model.blocks):
+        raise ValueError("the model has num_layers=0; the official module has layers")
     layouts = {block.spectral.layout for block in model.blocks}
     if model.architecture != "li2021" or layouts != {"li2021"}:
         raise ValueError(
             f"the model has architecture {model.architecture!r} and layout "
             f"{', '.join(map(repr, layouts))}; build it with 'li2021' for both"
         )
-    plan = Assignment(state)
-    put_pointwise(plan, model.lifting, "fc0")
-    corners = 2 ** (model.num_axes - 1)
-    for k, block in enumerate(model.blocks):
-        names = [f"conv{k}.weights{i + 1}" for i in range(corners)]
-        put_complex(plan, block.spectral.weights, names, join_corners)
-        put_pointwise(plan, block.skip, f"w{k}")
-        put_norm(plan, block.norms[0], f"bn{k}")
-    put_pointwise(plan, model.projection.inner, "fc1")
-    put_pointwise(plan, model.projection.outer, "fc2")
-    plan.write(model)
-    return model
+    weights = [block.spectral.weights for block in model.blocks]
+    if not all(isinstance(w, DenseWeights) and not w.separable for w in weights):
+        raise ValueError(
+            f"the model has separable weights or {type(weights[0]).__name__}; build it "
+            "with factorization='dense' and separable=False"
+        )
+    if model.norm not in ("none", "batch"):
+        raise ValueError(
+            f"the model has norm {model.norm!r}; the official modules have 'batch' or "
+            "'none'"
+        )

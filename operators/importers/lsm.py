@@ -6,10 +6,11 @@ import numpy as np
 
 from operators.importers.assignment import (
     Assignment,
+    check_kind,
     convolution,
     join_corners,
     pointwise,
-    put_complex,
+    put_norm,
     put_pointwise,
 )
 from operators.models.lsm_irregular import LSMIrregular
@@ -31,11 +32,12 @@ def load(model: UNet, state: Mapping[str, np.ndarray]) -> UNet:
         `model`.
 
     Raises:
-        ValueError: if an array is missing, left over or has the wrong shape; the model
-            is unchanged then.
+        ValueError: if an array is missing, left over or has the wrong shape or dtype,
+            or the model has another class or lifting; it is unchanged then.
     """
+    check_kind(model, UNet, LSMIrregular)
     plan = Assignment(state)
-    put_pointwise(plan, model.lifting, "fc0")
+    put_pointwise(plan, model.lifting, "fc0", "lifting_hidden=0")
     put_backbone(plan, model.backbone)
     put_blocks(plan, getattr(model, "blocks", ()))
     put_pointwise(plan, model.projection.inner, "fc1")
@@ -64,19 +66,21 @@ def load_irregular(
         `model`.
 
     Raises:
-        ValueError: if an array is missing, left over or has the wrong shape; the model
-            is unchanged then.
+        ValueError: if an array is missing, left over or has the wrong shape or dtype,
+            or the model has another class or lifting; it is unchanged then.
     """
+    check_kind(model, LSMIrregular)
     arrays = dict(state) | {f"iphi.{name}": a for name, a in deformation.items()}
     plan = Assignment(arrays)
-    put_pointwise(plan, model.lifting, "fc0")
+    put_pointwise(plan, model.lifting, "fc0", "lifting_hidden=0")
     put_backbone(plan, model.backbone)
     put_blocks(plan, model.blocks)
     for direction, layer in (("in", model.spectral_in), ("out", model.spectral_out)):
         names = [f"fftproject_{direction}.weights{i}" for i in (1, 2)]
-        put_complex(plan, layer.weights, names, join_corners)
-    put_pointwise(plan, model.grid_skip, "convproject_in")
-    put_pointwise(plan, model.point_skip, "convproject_out")
+        plan.put_complex(layer.weights, names, join_corners)
+    skips = ("in", model.grid_skip), ("out", model.point_skip)
+    for direction, layer in skips:
+        put_pointwise(plan, layer, f"convproject_{direction}", "coordinate_skips=True")
     put_pointwise(plan, model.projection.inner, "fc1")
     put_pointwise(plan, model.projection.outer, "fc2")
     _put_deformation(plan, model.deformation)
@@ -132,9 +136,4 @@ def put_blocks(plan: Assignment, blocks) -> None:
 def _put_double(plan, double, name):
     for k in range(2):
         plan.put(double.convolutions[k].kernel, f"{name}.{3 * k}.weight", convolution)
-        norm, place = double.norms[k], f"{name}.{3 * k + 1}"
-        plan.put(norm.scale, f"{place}.weight")
-        plan.put(norm.bias, f"{place}.bias")
-        plan.put(norm.mean, f"{place}.running_mean")
-        plan.put(norm.var, f"{place}.running_var")
-        plan.drop(f"{place}.num_batches_tracked")
+        put_norm(plan, double.norms[k], f"{name}.{3 * k + 1}")

@@ -7,6 +7,7 @@ import numpy as np
 from operators.importers.assignment import (
     Assignment,
     channels_last,
+    check_kind,
     convolution,
     put_pointwise,
     transposed_convolution,
@@ -30,9 +31,10 @@ def load(model: MgNO, state: Mapping[str, np.ndarray]) -> MgNO:
         `model`.
 
     Raises:
-        ValueError: if an array is missing, left over or has the wrong shape; the model
-            is unchanged then.
+        ValueError: if an array is missing, left over or has the wrong shape or dtype,
+            or the model is of another class; it is unchanged then.
     """
+    check_kind(model, MgNO)
     plan = Assignment(state)
     for k, cycle in enumerate(model.cycles):
         _put_cycle(plan, cycle, f"conv_list.{k}")

@@ -4,10 +4,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from operators.importers.assignment import Assignment, pointwise, put_complex
+from operators.importers.assignment import (
+    Assignment,
+    check_kind,
+    pointwise,
+    put_norm,
+)
 from operators.layers.pointwise import Pointwise, SoftGating
 from operators.layers.spectral_weights import CPWeights, TuckerWeights
 from operators.models.fno import FNO
+
+NORMS = ("none", "instance", "group", "batch")
 
 
 def load(model: FNO, state: Mapping[str, np.ndarray]) -> FNO:
@@ -27,52 +34,51 @@ def load(model: FNO, state: Mapping[str, np.ndarray]) -> FNO:
         `model`.
 
     Raises:
-        ValueError: if an array is missing, left over or has the wrong shape, or the
-            model has another architecture or layout or no channel MLP; the model is
-            unchanged then.
+        ValueError: if an array is missing, left over or has the wrong shape or dtype,
+            or the model is none of these; it is unchanged then.
     """
-    if model.architecture != "neuralop":
-        raise ValueError(
-            f"the model has architecture {model.architecture!r}; build it with "
-            "architecture='neuralop'"
-        )
+    _check(model)
     plan = Assignment(state)
     _put_mlp(plan, model.lifting, "lifting")
+    # Its class of batch norm wraps that of PyTorch.
+    inner = ".norm" if model.norm == "batch" else ""
     for k, block in enumerate(model.blocks):
-        if block.spectral.layout != "neuralop":
-            raise ValueError(
-                f"the model has layout {block.spectral.layout!r}; build it with "
-                "layout='neuralop', whose modes the official weights belong to"
-            )
         _put_spectral(plan, block.spectral, f"fno_blocks.convs.{k}")
         _put_skip(plan, block.skip, f"fno_blocks.fno_skips.{k}")
-        if block.mlp is None:
-            raise ValueError(
-                "the model has no channel MLP (channel_mlp_expansion 0); the official "
-                "one then activates twice after each layer, which ours does not do"
-            )
         _put_mlp(plan, block.mlp, f"fno_blocks.channel_mlp.{k}")
         _put_skip(plan, block.mlp_skip, f"fno_blocks.channel_mlp_skips.{k}")
         for i, norm in enumerate(block.norms):
             name = f"fno_blocks.norm.{k * len(block.norms) + i}"
-            put_norm(plan, norm, name)
+            put_norm(plan, norm, name + inner)
     _put_mlp(plan, model.projection, "projection")
     plan.write(model)
     return model
 
 
-def put_norm(plan: Assignment, norm, name: str) -> None:
-    """Plans scale, shift and batch statistics of a normalisation, where it has them."""
-    for attribute, array in (
-        ("scale", "weight"),
-        ("bias", "bias"),
-        ("mean", "running_mean"),
-        ("var", "running_var"),
-    ):
-        if getattr(norm, attribute, None) is not None:
-            plan.put(getattr(norm, attribute), f"{name}.{array}")
-    if hasattr(norm, "mean"):
-        plan.drop(f"{name}.num_batches_tracked")
+def _check(model: FNO) -> None:
+    check_kind(model, FNO)
+    if model.architecture != "neuralop":
+        raise ValueError(
+            f"the model has architecture {model.architecture!r}; build it with "
+            "architecture='neuralop'"
+        )
+    if not len(model.blocks):
+        raise ValueError("the model has num_layers=0; the official module has layers")
+    layout = model.blocks[0].spectral.layout
+    if layout != "neuralop":
+        raise ValueError(
+            f"the model has layout {layout!r}; build it with layout='neuralop', whose "
+            "modes the official weights belong to"
+        )
+    if model.blocks[0].mlp is None:
+        raise ValueError(
+            "the model has no channel MLP (channel_mlp_expansion 0); the official one "
+            "then activates twice after each layer, which ours does not do"
+        )
+    if model.norm not in NORMS:
+        raise ValueError(
+            f"the model has norm {model.norm!r}; this importer knows {', '.join(NORMS)}"
+        )
 
 
 def _put_spectral(plan, layer, name):
@@ -80,18 +86,18 @@ def _put_spectral(plan, layer, name):
     weights = layer.weights
     if isinstance(weights, TuckerWeights | CPWeights):
         if isinstance(weights, TuckerWeights):
-            put_complex(plan, weights.core, f"{name}.weight.core")
+            plan.put_complex(weights.core, f"{name}.weight.core")
         else:
-            put_complex(plan, weights.scale, f"{name}.weight.weights")
+            plan.put_complex(weights.scale, f"{name}.weight.weights")
         for i, factor in enumerate(weights.factors):
-            put_complex(plan, factor, f"{name}.weight.factors.factor_{i}")
+            plan.put_complex(factor, f"{name}.weight.factors.factor_{i}")
         return
     channels = 1 if weights.separable else 2  # leading axes there, trailing ones here
 
     def channels_last(w):
         return np.moveaxis(w, tuple(range(channels)), tuple(range(-channels, 0)))
 
-    put_complex(plan, weights, f"{name}.weight.tensor", channels_last)
+    plan.put_complex(weights, f"{name}.weight.tensor", channels_last)
 
 
 def _put_skip(plan, skip, name):

@@ -1,10 +1,5 @@
 """Official weights in our models give the outputs of the official modules."""
 
-import importlib.util
-import pickle
-import sys
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +58,7 @@ SLOW_CASES = {
         neuralop,
         FOURIER | {"norm": "instance", "skip": "identity", "mlp_skip": "linear"},
     ),
+    "neuralop_batch": (neuralop, FOURIER | {"norm": "batch"}),
     "neuralop_gates": (
         neuralop, FOURIER | {"skip": "soft_gating", "mlp_skip": "identity"},
     ),
@@ -140,6 +136,16 @@ def test_official_weights_give_the_official_output_at_points(code_channels):
     assert np.linalg.norm(out - y) < TOLERANCE * np.linalg.norm(y - y.mean((0, 1)))
 
 
+LINE = FOURIER_2021 | {"modes": (3,)}
+PLAIN = {"name": "unet", "in_channels": 2, "out_channels": 2, "channels": 8}
+STATES = {
+    neuralop: filling.read("neuralop_2d")[1],
+    li2021: filling.read("li2021_1d")[1],
+    mgno: filling.read("mgno_darcy")[1],
+    lsm: filling.read("lsm_2d")[1],
+}
+
+
 def small():
     return build(CASES["mgno_darcy"][1]), filling.read("mgno_darcy")[1]
 
@@ -178,12 +184,79 @@ def test_parameters_that_no_array_sets_are_named():
         (neuralop, FOURIER | {"layout": "symmetric"}, "has layout 'symmetric'"),
         (neuralop, FOURIER_2021 | {"modes": (3,)}, "has architecture 'li2021'"),
         (neuralop, FOURIER | {"channel_mlp_expansion": 0}, "no channel MLP"),
+        (neuralop, FOURIER | {"norm": "instance_affine"}, "norm 'instance_affine'"),
+        (neuralop, CASES["mgno_darcy"][1], "class FNO, got MgNO"),
         (li2021, FOURIER, "architecture 'neuralop' and layout 'neuralop'"),
+        (li2021, LINE | {"skip": "identity"}, "'w0', .* Identity .* skip='linear'"),
+        (li2021, LINE | {"skip": "none"}, "but the model has none there"),
+        (li2021, LINE | {"factorization": "tucker"}, "or TuckerWeights; build it"),
+        (li2021, LINE | {"separable": True}, "separable weights"),
+        (li2021, LINE | {"norm": "group", "num_groups": 2}, "norm 'group'"),
+        (li2021, PLAIN, "class FNO, got UNet"),
+        (mgno, FOURIER, "class MgNO, got FNO"),
+        (lsm, FOURIER, "class UNet, got FNO"),
+        (lsm, PLAIN | {"lifting_hidden": 4}, "a ChannelMLP .* lifting_hidden=0"),
     ],
 )
 def test_models_of_another_kind_are_refused(importer, hparams, message):
     with pytest.raises(ValueError, match=message):
-        importer.load(build(hparams), filling.read("neuralop_2d")[1])
+        importer.load(build(hparams), STATES[importer])
+
+
+@pytest.mark.parametrize(("importer", "hparams"), [(neuralop, FOURIER), (li2021, LINE)])
+def test_models_without_layers_are_refused(importer, hparams):
+    model = build(hparams)
+    model.blocks = nnx.List([])
+    with pytest.raises(ValueError, match="num_layers=0"):
+        importer.load(model, STATES[importer])
+
+
+@pytest.mark.parametrize("norm", ["instance_affine", "none"])
+def test_unets_load_the_norms_that_they_have(norm):
+    def kept(name):
+        statistics = "running" in name or "num_batches" in name
+        normalises = name.split("double_conv.")[-1].startswith(("1", "4"))
+        return not (statistics or "process" in name or (normalises and norm == "none"))
+
+    state = {name: array for name, array in STATES[lsm].items() if kept(name)}
+    model = build(PLAIN | {"norm": norm})
+    with pytest.raises(ValueError, match="no place for"):
+        lsm.load(model, STATES[lsm])
+    lsm.load(model, state)
+    layer = model.backbone.up[-1]
+    if norm != "none":
+        scale = state["up1.conv.double_conv.4.weight"]
+        np.testing.assert_array_equal(layer.norms[1].scale[...], scale)
+
+
+def test_points_need_a_model_on_points_with_a_linear_lifting():
+    points = LATENT | {
+        "name": "lsm_irregular",
+        "in_channels": 2,
+        "latent_grid": (16,) * 2,
+    }
+    points |= {"modes": (3, 3), "num_scales": 2}
+    with pytest.raises(ValueError, match="class LSMIrregular, got UNet"):
+        lsm.load_irregular(build(PLAIN), {}, {})
+    with pytest.raises(ValueError, match="class UNet, got LSMIrregular"):
+        lsm.load(build(points), {})
+    parts = STATES[lsm], {}
+    with pytest.raises(ValueError, match="lifting_hidden=0"):
+        lsm.load_irregular(build(points | {"lifting_hidden": 4}), *parts)
+
+
+def test_complex_and_real_numbers_are_not_mixed_up():
+    for importer, hparams, name, message in (
+        (mgno, CASES["mgno_darcy"][1], "linear.weight", "real numbers, got .*complex"),
+        (li2021, LINE, "conv0.weights1", "complex numbers, got dtype float32"),
+        (li2021, LINE, "fc0.bias", "real numbers, got dtype <U1"),
+    ):
+        state = dict(STATES[importer])
+        value = state[name]
+        other = value.real if np.iscomplexobj(value) else value.astype(complex)
+        state[name] = np.array("a") if "U1" in message else other
+        with pytest.raises(ValueError, match=f"'{name}' must hold {message}"):
+            importer.load(build(hparams), state)
 
 
 def test_misspelt_names_get_a_suggestion():
@@ -191,48 +264,6 @@ def test_misspelt_names_get_a_suggestion():
     state["linear.weights"] = state.pop("linear.weight")
     with pytest.raises(ValueError, match=r"\(it has 'linear.weights'\)"):
         mgno.load(model, state)
-
-
-def test_states_are_read_from_arrays_in_a_file(tmp_path):
-    _, state = small()
-    np.savez(tmp_path / "state.npz", **state)
-    read = assignment.read_state(tmp_path / "state.npz")
-    assert set(read) == set(state)
-    for name, value in state.items():
-        np.testing.assert_array_equal(read[name], value)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("torch") is not None, reason="torch is installed"
-)
-def test_files_of_torch_say_how_to_be_read_without_torch(tmp_path):
-    with pytest.raises(ImportError, match=r"save the state dict as \.npz"):
-        assignment.read_state(tmp_path / "state.pt")
-
-
-def test_files_of_torch_are_read_as_arrays_alone(monkeypatch):
-    class Tensor(np.ndarray):
-        def detach(self):
-            return self
-
-        def numpy(self):
-            return np.asarray(self)
-
-    def load(path, map_location, weights_only):
-        assert weights_only
-        if path == "unsafe.pt":
-            raise pickle.UnpicklingError
-        return contents
-
-    torch = types.SimpleNamespace(Tensor=Tensor, load=load)
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    contents = {"a.weight": np.ones(3).view(Tensor), "_metadata": {}}
-    assert list(assignment.read_state("state.pt")) == ["a.weight"]
-    contents["epoch"] = 5
-    with pytest.raises(ValueError, match="no state dict: 'epoch' hold no arrays"):
-        assignment.read_state("state.pt")
-    with pytest.raises(ValueError, match="holds more than arrays"):
-        assignment.read_state("unsafe.pt")
 
 
 def test_filling_is_the_same_on_every_machine():

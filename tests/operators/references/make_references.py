@@ -113,6 +113,7 @@ def neuralop() -> None:
         "tucker": ((6, 4), (16, 12), {"factorization": "tucker", "rank": 0.5}),
         "cp": ((6, 4), (16, 12), {"factorization": "cp", "rank": 0.5}),
         "separable": ((6, 4), (16, 12), {"separable": True}),
+        "batch": ((6, 4), (16, 12), {"norm": "batch_norm"}),
     }
     for name, (modes, grid, options) in cases.items():
         module = FNO(n_modes=modes, **base, **options)
