@@ -14,14 +14,8 @@ from operators.layers.padding import DomainPadding
 from operators.layers.pointwise import ChannelMLP, Pointwise
 from operators.layers.resampling import fourier_resample, linear_resample
 from operators.layers.spectral import SpectralConvolution
-
-ARCHITECTURES = ("neuralop", "rahman2022")
-LIFTED = -1  # the "layer" in front of layer 0, as source of a horizontal skip
-
-
-def mirrored(num_layers: int) -> tuple[tuple[int, int], ...]:
-    """Pairs (target, source) that join layer i to layer num_layers - 1 - i."""
-    return tuple((num_layers - 1 - i, i) for i in range(num_layers // 2))
+from operators.models import uno_settings
+from operators.models.uno_settings import LIFTED
 
 
 def layer_grid(
@@ -220,9 +214,10 @@ class UNO(nnx.Module):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        _check(modes, fractions, layer_channels, architecture)
+        uno_settings.check(modes, fractions, layer_channels, architecture)
+        uno_settings.check_norm_layers(norm_layers, len(modes))
         self.num_layers, self.num_axes = len(modes), len(modes[0])
-        self.skips = _skips(horizontal_skips, self.num_layers)
+        self.skips = uno_settings.skips(horizontal_skips, self.num_layers)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.fractions, self.coordinates = tuple(fractions), coordinates
         self.input_skip, self.lifted_activated = input_skip, architecture != "neuralop"
@@ -238,12 +233,13 @@ class UNO(nnx.Module):
             + sum(widths[source] for target, source in self.skips if target == t)
             for t in range(self.num_layers + 1)
         ]
+        hidden = uno_settings.hidden_channels
         self.layers = nnx.List(
             SpectralBlock(
                 inputs[t], widths[t], modes=modes[t], architecture=architecture,
                 layout=layout, norm=norm if t in (norm_layers or [t]) else "none",
                 activation=activation, block_activation=block_activation or activation,
-                mlp_hidden=round(channel_mlp_expansion * widths[t]) if peer else 0,
+                mlp_hidden=hidden(channel_mlp_expansion, widths[t]) if peer else 0,
                 transform=transform, **options,
             )
             for t in range(self.num_layers)
@@ -269,6 +265,7 @@ class UNO(nnx.Module):
             out_grid: points per axis of the output; None takes the last fraction.
 
         Raises:
+            TypeError: if x holds no floating-point numbers.
             ValueError: if x or out_grid has the wrong shape, or x too few points.
         """
         self._check_input(x, out_grid)
@@ -316,6 +313,11 @@ class UNO(nnx.Module):
         return jnp.concatenate([v, *joined], -1) if joined else v
 
     def _check_input(self, x: jax.Array, out_grid: Sequence[int] | None):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"x must hold floating-point numbers, got dtype {x.dtype}; convert it, "
+                "such as by x.astype(float)"
+            )
         if x.ndim != self.num_axes + 2 or x.shape[-1] != self.in_channels:
             axes = ", ".join(f"n{i + 1}" for i in range(self.num_axes))
             raise ValueError(
@@ -345,44 +347,3 @@ def _padding(
         )
     per_axis = tuple(float(p) for p in np.broadcast_to(fractions, num_axes))
     return DomainPadding(per_axis, endpoint, both_ends)
-
-
-def _skips(pairs: str | Sequence[tuple[int, int]], num_layers: int):
-    """The pairs (target, source), sorted.
-
-    Raises:
-        ValueError: for an unknown name, or a pair that does not lead forwards.
-    """
-    if isinstance(pairs, str):
-        named = {"mirrored": mirrored(num_layers), "none": ()}
-        if pairs not in named:
-            raise ValueError(
-                f"horizontal_skips is {pairs!r}; known: mirrored, none, or pairs "
-                "(target, source)"
-            )
-        pairs = named[pairs]
-    for target, source in pairs:
-        if not LIFTED <= source < target <= num_layers:
-            raise ValueError(
-                "horizontal_skips must hold pairs (target, source) with -1 <= source < "
-                f"target <= {num_layers}, got {(target, source)}"
-            )
-    return tuple(sorted((int(target), int(source)) for target, source in pairs))
-
-
-def _check(modes, fractions, layer_channels, architecture: str):
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"architecture is {architecture!r}; known: {', '.join(ARCHITECTURES)}"
-        )
-    lengths = {len(modes), len(fractions), len(layer_channels)}
-    if lengths != {len(modes)} or not modes:
-        raise ValueError(
-            "modes, fractions and layer_channels must hold one entry per layer, got "
-            f"{len(modes)}, {len(fractions)} and {len(layer_channels)}"
-        )
-    if any(np.ndim(m) != 1 or len(m) != len(modes[0]) for m in modes):
-        raise ValueError(
-            "modes must hold one tuple per layer with one number per axis, such as "
-            f"((8, 8), (4, 4)), got {modes}"
-        )

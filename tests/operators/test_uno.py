@@ -6,7 +6,7 @@ import scipy.special
 from flax import nnx
 
 from operators import models
-from operators.layers import resampling, spectral
+from operators.layers import normalization, resampling, spectral
 from operators.models import presets, uno
 
 SMALL = {
@@ -19,6 +19,8 @@ SMALL = {
     "lifting_channels": 7,
     "projection_channels": 8,
 }
+# Layer 1 has none, so that both forms are there.
+GROUP = {"norm": "group", "norm_layers": (0, 2)}
 TWO_LAYERS = {
     "modes": ((3, 2), (2, 2)), "fractions": (0.5, 1), "layer_channels": (5, 4),
 }  # fmt: skip
@@ -91,6 +93,15 @@ def integral(layer, u, grid):
     return out if layer.bias is None else out + np.asarray(layer.bias[...])
 
 
+def normalised(norm, u):
+    """Mean and variance over the grid and all channels, per sample."""
+    if not isinstance(norm, normalization.GroupNorm):
+        return u
+    u = u - u.mean((1, 2, 3), keepdims=True)
+    u = u / np.sqrt((u**2).mean((1, 2, 3), keepdims=True) + 1e-5)
+    return u * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+
+
 def neuralop_by_hand(model, x, grids):
     v = dense(model.lifting[1], gelu(dense(model.lifting[0], x)))
     first = None
@@ -98,9 +109,11 @@ def neuralop_by_hand(model, x, grids):
         if t == 2:
             skip = dense(model.horizontal[0], first)
             v = np.concatenate([v, resize(skip, v.shape[1:3])], -1)
-        z = gelu(integral(layer.spectral, v, grid) + resize(dense(layer.skip, v), grid))
+        z = normalised(layer.norms[0], integral(layer.spectral, v, grid))
+        z = gelu(z + resize(dense(layer.skip, v), grid))
         z = dense(layer.mlp.outer, gelu(dense(layer.mlp.inner, z)))
-        v = gelu(z + resize(dense(layer.gate, v), grid))
+        z = z + resize(dense(layer.gate, v), grid)
+        v = gelu(normalised(layer.norms[1], z))
         first = v if t == 0 else first
     return dense(model.projection[1], gelu(dense(model.projection[0], v)))
 
@@ -133,7 +146,7 @@ def rahman_by_hand(model, x, grids):
 @pytest.mark.parametrize(
     ("by_hand", "options", "out_grid", "grids"),
     [
-        (neuralop_by_hand, {}, (16, 9), [(6, 8), (6, 6), (16, 9)]),
+        (neuralop_by_hand, GROUP, (16, 9), [(6, 8), (6, 6), (16, 9)]),
         (rahman_by_hand, RAHMAN, None, [(7, 8), (7, 6), (14, 16)]),
     ],
 )
@@ -221,15 +234,34 @@ def test_weights_of_rahman_have_the_published_spread():
         ({"domain_padding": (0.1,) * 3}, "one for each of 2 axes, got"),
         ({"horizontal_skips": "dense"}, "'dense'; known: mirrored, none"),
         ({"horizontal_skips": ((1, 1),)}, "-1 <= source < target <= 3, got"),
+        ({"horizontal_skips": ((2, 0), [2, 0])}, r"once, got \(\(2, 0\), \(2, 0\)\)"),
+        ({"norm_layers": (3,)}, r"layers between 0 and 2, got \(3,\)"),
+        ({"norm_layers": (-1,)}, r"layers between 0 and 2, got \(-1,\)"),
+        ({"fractions": (1, "half", 1)}, "2 axes, got 'half'"),
+        ({"fractions": (1, (0.5, 0.5, 0.5), 1)}, "2 axes, got .0.5, 0.5, 0.5"),
+        ({"fractions": (1, (0.5, -0.5), 1)}, "2 axes, got .0.5, -0.5"),
+        ({"fractions": (1, 0, 1)}, "one positive number per layer, .* got 0"),
+        ({"fractions": (1, float("nan"), 1)}, "positive number .* got nan"),
+        ({"channel_mlp_expansion": -0.5}, "0 or positive, got -0.5"),
     ],
 )
 def test_rejects_settings_that_do_not_fit(hparams, message):
     with pytest.raises(ValueError, match=message):
-        abstract(**hparams)
+        uno.UNO(rngs=nnx.Rngs(0), **SMALL | hparams)
+
+
+def test_one_channel_keeps_the_pointwise_map_of_its_layer():
+    widths = {"layer_channels": (1, 1, 1)}
+    for expansion, hidden in ((0.5, 1), (0.1, 1), (0, None), (3, 3)):
+        layer = abstract(channel_mlp_expansion=expansion, **widths).layers[0]
+        assert (layer.mlp is None) == (hidden is None)
+        assert hidden is None or layer.mlp.inner.kernel.shape == (1, hidden)
 
 
 def test_rejects_inputs_that_do_not_fit():
     model = abstract()
+    with pytest.raises(TypeError, match="floating-point numbers, got dtype int32"):
+        model(jnp.ones((1, 8, 8, 2), int))
     for shape in ((1, 8, 2), (1, 8, 8, 3)):
         with pytest.raises(ValueError, match=r"shape \[batch, n1, n2, 2\]"):
             model(jnp.ones(shape))
