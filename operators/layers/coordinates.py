@@ -34,8 +34,8 @@ def append(
         kind: "grid" appends x_j from 0 to length_j, "periodic" the sine and cosine of
             2 pi x_j / length_j, which are smooth across the end, "none" nothing.
         endpoint: whether the last point of an axis is its right end (vertex grids of
-            non-periodic problems) or one spacing before it (periodic grids). There
-            "periodic" coordinates are those of the first point again.
+            non-periodic problems; "periodic" coordinates are those of the first point
+            again) or one spacing before it (periodic grids).
         length: size of the domain, one number for all axes or one per axis.
 
     Returns:
