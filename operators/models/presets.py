@@ -347,7 +347,8 @@ PRESETS: dict[str, Preset] = {
             "block_activation": "none",
         },
         1_405_761,
-        "neuralop 2.0.0, examples/models/plot_UNO_darcy.py",
+        "neuralop 2.0.0, examples/models/plot_UNO_darcy.py; on its 16 x 16 points "
+        "245,760 never act, of modes that the inner grids do not resolve",
     ),
     "uno_darcy_2022": Preset(
         _UNO2022
@@ -387,7 +388,9 @@ PRESETS: dict[str, Preset] = {
             "input_skip": True,
         },
         43_161_473,
-        _UNO_SOURCE + "navier_stokes_uno2d.py, UNO_S256",
+        _UNO_SOURCE + "navier_stokes_uno2d.py, UNO_S256; on its 256 x 256 points "
+        "4,980,736 never act, of modes at the Nyquist frequency of a layer's grid or "
+        "above, the former of which the official code uses",
     ),
     "uno_navier_stokes_p": Preset(
         _UNO_FLOW
