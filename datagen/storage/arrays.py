@@ -19,6 +19,11 @@ from datagen.storage.read import (
 )
 
 AXES = ("x", "y", "z")
+MOST_CHANNELS = 8  # a longer last axis of x and y may as well be the third of a grid
+
+
+class TooFewSamplesError(DatasetError):
+    """The file has fewer samples than its splits need."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,8 @@ def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
             equidistant on [0, 1], without the end 1 along periodic axes), strictly
             increasing. The grid has one axis for x [N, n], two for
             x [N, n1, n2] and [N, n1, n2, channels], three for
-            x [N, n1, n2, n3, channels]; a number `num_axes` in the file says otherwise.
+            x [N, n1, n2, n3, channels]; a number `num_axes` in the file says otherwise,
+            and must say so where x and y have one shape [N, n1, n2, n] with n > 8.
             Values at points without a grid: `points` [n, d], or [N, n, d] where they
             differ from sample to sample, beside x and y [N, n] or [N, n, channels].
             All arrays are real numbers. `periodic`, one bool or one per axis: True
@@ -95,17 +101,20 @@ def open_npz(path: str | Path, *, splits: Mapping[str, int]) -> ArrayDataset:
     Raises:
         DatasetError: if the file is missing, lacks an array, holds values that are not
             numbers, not real or not finite in float32, or the shapes do not fit each
-            other or the splits.
+            other, or may be read in two ways.
+        TooFewSamplesError: if the splits need more samples than there are.
     """
     path = Path(path)
     arrays = _read(path)
     num_axes = _num_axes(arrays)
     x, y = (_with_channels(path, key, arrays[key], num_axes) for key in ("x", "y"))
-    if x.shape[:-1] != y.shape[:-1]:
-        raise DatasetError(f"{path}: x has shape {x.shape}, but y has {y.shape}")
+    _check_shapes(path, arrays, x, y)
     splits = {split: int(splits.get(split, 0)) for split in SPLITS}
     if sum(splits.values()) > len(x):
-        raise DatasetError(f"{path} has {len(x)} samples, but the splits need {splits}")
+        needed = " + ".join(map(str, splits.values()))
+        raise TooFewSamplesError(
+            f"{path} has {len(x)} samples, but the splits need {needed} samples"
+        )
     points, boundaries = _points(path, arrays, x), ()
     if points is None:
         periodic = _periodic(path, arrays, num_axes)
@@ -156,6 +165,32 @@ def _num_axes(arrays: Mapping[str, np.ndarray]) -> int:
     if "coordinates_z" in arrays:
         return 3
     return {2: 1, 5: 3}.get(arrays["x"].ndim, 2)
+
+
+def _check_shapes(path: Path, arrays: Mapping[str, np.ndarray], x, y) -> None:
+    """Refuses x and y that do not fit each other or may be read in two ways.
+
+    `x`, `y` are the `arrays` of these names as [N, *grid, channels].
+    """
+    shapes = [arrays[key].shape for key in ("x", "y")]
+    told = {"num_axes", "points", "coordinates_z"} & set(arrays)
+    if x.shape[:-1] != y.shape[:-1]:
+        ranks = {len(shape) for shape in shapes}
+        lines = not told and ranks == {3} and shapes[0][:2] == shapes[1][:2]
+        raise DatasetError(
+            f"{path}: x has shape {shapes[0]}, but y has {shapes[1]}: both need the "
+            "same samples and points"
+            + "; arrays [N, n, channels] on a line need a num_axes beside them, "
+            "np.savez(path, x=x, y=y, num_axes=1)" * lines
+        )
+    same = shapes[0] == shapes[1] and len(shapes[0]) == 4
+    if same and not told and shapes[0][-1] > MOST_CHANNELS:
+        raise DatasetError(
+            f"{path}: x and y have shape {shapes[0]}, which may be three axes or a "
+            "plane: for three axes save a number beside them, np.savez(path, x=x, y=y, "
+            "num_axes=3), or add a channel axis, x[..., None]; for "
+            f"{shapes[0][-1]} channels on a plane save num_axes=2"
+        )
 
 
 def _with_channels(path: Path, key: str, values: np.ndarray, num_axes: int):

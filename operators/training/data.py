@@ -145,7 +145,7 @@ def open_data(settings: Mapping, *, verify: bool = True):
     if path.suffix == ".npz":
         try:
             dataset = arrays.open_npz(path, splits=split_sizes(settings))
-        except read.DatasetError as error:
+        except arrays.TooFewSamplesError as error:
             raise read.DatasetError(
                 f"{error} (set --config.data.num_train, num_valid and num_test)"
             ) from error

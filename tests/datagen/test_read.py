@@ -222,7 +222,18 @@ def test_npz_is_cut_into_splits_in_order(tmp_path):
         ),
         ({"x": np.zeros((2, 3, 3)), "y": np.zeros((2, 3, 4))}, "but y has"),
         ({"x": np.full((2, 3, 3), np.nan), "y": np.zeros((2, 3, 3))}, "not finite"),
-        ({"x": np.zeros((1, 3, 3)), "y": np.zeros((1, 3, 3))}, "has 1 samples"),
+        (
+            {"x": np.zeros((1, 3, 3)), "y": np.zeros((1, 3, 3))},
+            r"has 1 samples, but the splits need 1 \+ 0 \+ 1 samples",
+        ),
+        (
+            {"x": np.zeros((9, 5, 2)), "y": np.zeros((9, 5, 1))},
+            r"x has shape \(9, 5, 2\), but y has \(9, 5, 1\): .* num_axes=1\)$",
+        ),
+        (
+            {k: np.zeros((2, 4, 4, 9)) for k in ("x", "y")},
+            r"\(2, 4, 4, 9\), .* num_axes=3\), .*; for 9 channels .* num_axes=2$",
+        ),
         (
             {k: np.zeros((2, 3, 3)) for k in ("x", "y", "coordinates_x")},
             "coordinates_x has shape",
@@ -242,6 +253,8 @@ def test_npz_that_does_not_fit_is_refused(tmp_path, arrays, message):
         ((4, 7), {}, (7,)),
         ((4, 7, 2), {"num_axes": 1}, (7,)),
         ((4, 5, 7, 6, 2), {}, (5, 7, 6)),
+        ((4, 5, 7, 9), {"num_axes": 3}, (5, 7, 9)),
+        ((4, 5, 7, 8), {}, (5, 7)),
         ((4, 5, 7, 6), {"coordinates_z": np.arange(6.0)}, (5, 7, 6)),
     ],
 )
@@ -253,7 +266,15 @@ def test_npz_takes_lines_and_boxes(tmp_path, shape, extra, grid):
     halved = tuple(-(-n // 2) for n in grid)
     assert train.x.shape[:-1] == (3, *halved)
     assert tuple(len(c) for c in train.coordinates) == halved
-    assert train.x.shape[-1] == (2 if len(shape) == len(grid) + 2 else 1)
+    assert train.x.shape[-1] == (shape[-1] if len(shape) == len(grid) + 2 else 1)
+
+
+def test_npz_has_many_channels_on_a_plane_where_that_is_sure(tmp_path):
+    """Different channels, or num_axes, tell a plane from a box."""
+    x, path = np.ones((2, 4, 4, 9)), tmp_path / "mine.npz"
+    for arrays in ({"x": x, "y": x, "num_axes": 2}, {"x": x, "y": x[..., :1]}):
+        np.savez(path, **arrays)
+        assert open_npz(path, splits={"train": 2}).load("train").x.shape == x.shape
 
 
 def test_npz_takes_points_without_a_grid(tmp_path):

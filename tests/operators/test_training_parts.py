@@ -13,6 +13,7 @@ from flax import nnx
 from operators.training import (
     batching,
     checkpoints,
+    data,
     figures,
     normalizers,
     optimizers,
@@ -300,3 +301,14 @@ def test_the_step_sums_the_losses_and_reports_their_mean():
     assert float(metrics["loss"]) == pytest.approx(float(losses.mean()), rel=1e-6)
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
     assert int(advanced.step) == 1
+
+
+def test_only_an_error_about_counts_names_their_overrides(tmp_path):
+    counts = {"num_train": 1000, "num_valid": 100, "num_test": 100}
+    settings = {"config": "", "path": str(tmp_path / "mine.npz"), **counts}
+    for y, told in ((np.ones((3, 4, 4)), True), (np.ones((3, 4, 5)), False)):
+        np.savez(settings["path"], x=np.ones((3, 4, 4)), y=y)
+        with pytest.raises(ValueError, match="mine") as error:
+            data.open_data(settings)
+        hint = "1000 + 100 + 100 samples (set --config.data.num_train, num_valid and"
+        assert (hint in str(error.value)) == ("config." in str(error.value)) == told
