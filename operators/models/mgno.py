@@ -193,18 +193,19 @@ class MgNO(nnx.Module):
         if grid == self.grid or self.transfer != "stencil":
             return
         transfers = _alternatives(_fitting_transfers(settings.boundary))
+        rebuild = f"build it with grid={grid} (--config.model.grid='{grid}')"
         if settings.norm != "none" and settings.norm_affine == "grid":
             raise ValueError(
                 f"x has grid {grid}, but this model was built for grid {self.grid} and "
-                "its norms scale every point of that grid; build it with "
+                f"its norms scale every point of that grid: {rebuild}, or with "
                 f'norm_affine="channel", or with transfer={transfers}, for other grids'
             )
         if settings.prolongation_sizes(grid) != settings.prolongation_sizes(self.grid):
             raise ValueError(
                 f"x has grid {grid}, but this model was built for grid {self.grid} and "
-                "its prolongations fit only grids with the same odd and even levels; "
-                f'build it with sizes="crop", or with transfer={transfers}, for other '
-                "grids"
+                "its prolongations fit only grids with the same odd and even levels: "
+                f'{rebuild}, or with sizes="crop", or with transfer={transfers}, for '
+                "other grids"
             )
 
 

@@ -394,7 +394,8 @@ def test_runs_on_other_grids_where_the_parameters_fit():
     official = models.create("mgno", rngs=nnx.Rngs(0), **hparams)
     x = jnp.ones((1, 65, 33, 1))
     assert jax.eval_shape(official, x).shape == x.shape
-    with pytest.raises(ValueError, match=r"grid \(64, 64\), but .* sizes=\"crop\""):
+    rebuild = r"--config\.model\.grid='\(64, 64\)'\), or with sizes=\"crop\", or "
+    with pytest.raises(ValueError, match=f"for grid .*: build it with .*{rebuild}"):
         official(jnp.ones((1, 64, 64, 1)))
     crop = models.create("mgno", rngs=nnx.Rngs(0), sizes="crop", **hparams)
     x = jnp.ones((1, 64, 31, 1))
