@@ -1,8 +1,10 @@
 """Finished and unfinished runs, opened for use: `operators.load(workdir)`."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -20,9 +22,31 @@ from operators.training import (
     state,
     tuning,
 )
+from operators.training.workdir import read_metrics
 
 
-@dataclasses.dataclass
+class UnfinishedWarning(UserWarning):
+    """The training of a run that was loaded has not finished."""
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Shows that a run is unfinished as one plain line, without a line of source."""
+    with warnings.catch_warnings():
+        show_other = warnings.showwarning
+
+        def show(message, category, *where):
+            if issubclass(category, UnfinishedWarning):
+                print(f"warning: {message}", flush=True)
+            else:
+                show_other(message, category, *where)
+
+        warnings.simplefilter("always", UnfinishedWarning)
+        warnings.showwarning = show
+        yield
+
+
+@dataclasses.dataclass(repr=False)
 class Operator:
     """A trained model with its normalisers: physical fields in, physical fields out.
 
@@ -48,6 +72,21 @@ class Operator:
         self.model.eval()  # batch norms use their running averages
         graph, *self._variables = nnx.split(self.model, nnx.Param, ...)
         self._predict = jax.jit(lambda variables, z: nnx.merge(graph, *variables)(z))
+
+    def __repr__(self) -> str:
+        """Model, size, grid where it is known, channels, step and folder."""
+        model, grid = self.config["model"], self.input.mean.shape[1:-1]
+        if max(grid) == 1:  # one number per channel tells no grid
+            grid = model.get("grid") or ()
+        parts = [
+            model["name"],
+            f"{self.num_parameters:,} parameters",
+            " x ".join(map(str, grid)),
+            f"{model['in_channels']} -> {model['out_channels']} channels",
+            f"step {self.step}",
+            str(self.workdir),
+        ]
+        return ", ".join(filter(None, parts))
 
     @property
     def num_parameters(self) -> int:
@@ -75,9 +114,12 @@ class Operator:
         num_axes = self.input.mean.ndim - 2
         if x.ndim != num_axes + 2 or x.shape[-1] != channels or not len(x):
             axes = ", ".join(f"n{i + 1}" for i in range(num_axes))
+            forgotten = x.ndim == num_axes + 1 and channels == 1
             raise ValueError(
                 f"x must be [num, {axes}, in_channels] with in_channels = {channels}, "
                 f"but has shape {x.shape}"
+                + ": add the last axis, x[..., None]"
+                * forgotten
             )
         grid = x.shape[1:-1]
         encode, decode = (n.resample(grid) for n in (self.input, self.output))
@@ -93,7 +135,7 @@ class Operator:
 
 
 def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
-    """Opens a run for inference.
+    """Opens a run for inference; warns where its training has not finished.
 
     Args:
         workdir: folder that `train.py` wrote.
@@ -127,6 +169,7 @@ def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
     if tuned := tuning.load(workdir):
         tuning.set_transform(model, tuned.choice.transform)
     fitted = normalizers.load(workdir / "normalizers.npz")
+    _warn_unfinished(workdir, config["num_epochs"])
     return Operator(
         config=config,
         workdir=workdir,
@@ -135,6 +178,18 @@ def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
         model=model,
         **fitted,
     )
+
+
+def _warn_unfinished(folder: Path, num_epochs: int) -> None:
+    """Warns with the epoch in which the training of a run is or was left."""
+    records = read_metrics(folder)
+    if records and records[-1]["epoch"] < num_epochs:
+        warnings.warn(
+            f"epoch {records[-1]['epoch']} of {num_epochs}: training of {folder} has "
+            "not finished",
+            UnfinishedWarning,
+            stacklevel=3,
+        )
 
 
 def check_same_data(facts: dict, dataset, folder: Path) -> None:
@@ -171,6 +226,7 @@ def other_samples(
     return f"has other samples: config.data.{'; '.join(changes)}" if changes else ""
 
 
+@plain_warnings()
 def find_baseline(config, dataset) -> str | None:
     """The baseline's workdir, where there is a run of it on the same samples.
 
