@@ -69,26 +69,24 @@ def evaluate(
     workdir.write_json(folder / f"evaluation{suffix}.json", report)
     if other:
         return report
-    first = data.layout(dataset, settings).inputs[:1]
-    draw(folder, operator, samples, prediction, errors, beside, *first)
+    titles = captions(dataset, settings)
+    draw(folder, operator, samples, prediction, errors, beside, **titles)
     return report
 
 
-def draw(
-    folder, operator, samples, prediction, errors, baseline, first="coordinates"
-) -> None:
+def draw(folder, operator, samples, prediction, errors, baseline, **captions) -> None:
     """Writes `samples.png` and `curves.png`, with the baseline's lines if given.
 
-    `baseline` is an `Operator` or None, `first` the name of the first input.
+    `baseline` is an `Operator` or None, `captions` go to `figures.plot_samples`.
     """
-    label = type(operator.model).__name__
+    label = figures.model_name(type(operator.model).__name__)
     per_sample = np.array(errors["relative_l2"]["per_sample"])
     chosen = _spread(per_sample, NUM_DRAWN)
     predictions = {label: prediction[chosen]}
     drawn_errors = {label: per_sample[chosen]}
     histories = {label: workdir.read_metrics(folder)}
     if baseline is not None:
-        name = type(baseline.model).__name__
+        name = figures.model_name(type(baseline.model).__name__)
         name = f"{name} (baseline)" if name == label else name
         predictions[name] = baseline(samples.x[chosen])
         beside = metrics.evaluate_fields(
@@ -102,12 +100,40 @@ def draw(
         predictions,
         drawn_errors,
         samples.sample_ids[chosen],
-        extent=[end for c in samples.coordinates for end in (c[0], c[-1])],
-        num_coordinates=samples.num_coordinates,
-        title="coefficient $a$" if first == "coefficient" else first.replace("_", " "),
+        samples.coordinates,
+        samples.num_coordinates,
+        ranks=RANKS[len(chosen)],
+        **captions,
     )
     picture.savefig(folder / "samples.png", dpi=130)
     figures.plot_curves(histories).savefig(folder / "curves.png", dpi=130)
+
+
+def captions(dataset, settings: Mapping) -> dict:
+    """What is drawn of the input and the output, and the axes, for `draw`.
+
+    Args:
+        dataset: see `data.open_data`.
+        settings: `config.data`.
+    """
+    layout, asked = data.layout(dataset, settings), data.tested_on(dataset, settings)
+    fields = getattr(dataset, "manifest", {"fields": ()})["fields"]
+    varying = {f["name"] for f in fields if f["time_varying"]}
+
+    def caption(kind, names, steps):
+        name = names[0].partition("[")[0] if names else "coordinates"
+        text = SYMBOLS.get(name, name.replace("_", " "))
+        text = f"{kind} 1 of {len(names)}: {text}" if len(names) > 1 else text
+        if name in varying and len(dataset.steps) > 1 and not asked["time_axis"]:
+            step, num = steps[0], len(dataset.steps)
+            text += f"\nstep {step + 1} of {num} ({dataset.step_name} = "
+            text += f"{dataset.steps[step]:.3g})"
+        return text
+
+    return {
+        "title": caption("input", layout.inputs, asked.get("input_steps")),
+        "output": caption("output", layout.outputs, asked.get("steps")),
+    } | ({} if layout.on_nodes else {"axes": layout.axes})
 
 
 def describe(report: Mapping) -> str:

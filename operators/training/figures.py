@@ -5,6 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+MODEL_NAMES = {"UNet": "U-Net", "UNO": "U-NO"}  # class -> name in papers, where other
+
+
+def model_name(label: str) -> str:
+    """The name of a model in papers, from that of its class."""
+    return MODEL_NAMES.get(label, label)
 
 
 def plot_samples(
@@ -13,55 +21,112 @@ def plot_samples(
     predictions: Mapping[str, np.ndarray],
     errors: Mapping[str, Sequence[float]],
     sample_ids: Sequence[int],
-    extent: Sequence[float] = (0.0, 1.0, 0.0, 1.0),
+    coordinates: Sequence[np.ndarray] = (),
     num_coordinates: int = 0,
     title: str = "coefficient $a$",
+    *,
+    output: str = "$u$",
+    axes: Sequence[str] = ("x", "y", "z"),
+    ranks: Sequence[str] = (),
 ) -> Figure:
     """Draws input, truth, and each model's prediction and error, a row a sample.
 
-    Fields on a line are drawn as curves, in a box as the middle slice of the last
-    axis, at the nodes of a mesh as coloured dots.
+    Fields on a line are drawn as curves, truth and predictions in one panel, in a box
+    as the middle slice of the last axis, at the nodes of a mesh as coloured dots.
 
     Args:
         x: [num, *grid, c_in] inputs; the first channel that is no coordinate is drawn.
         y: [num, *grid, c_out] true solutions; the first channel is drawn.
         predictions: label -> [num, *grid, c_out].
-        errors: label -> relative L2 error of each sample.
+        errors: label -> relative L2 error of each sample, over all points and channels.
         sample_ids: global ids, for the row labels.
-        extent: (x_min, x_max, y_min, y_max, ...) of the domain; unused at nodes.
+        coordinates: of the points, [n] per axis; (): of [0, 1]; unused at nodes.
         num_coordinates: so many channels of x are coordinates of points; 0 on grids.
         title: of the input.
+        output: what the channel of y is.
+        axes: names of the axes.
+        ranks: what each row is among all samples, "best" for one.
     """
-    columns = 2 + 2 * len(predictions)
-    figure, axes = _canvas(len(x), columns, size=(2.75, 2.45))
-    across = "\ny" if num_coordinates or y.ndim > 3 else ""
+    coordinates = coordinates or [np.linspace(0, 1, n) for n in y.shape[1:-1]]
+    ranks = [f"{rank}: " for rank in ranks] or [""] * len(x)
+    labels = [f"{r}sample {i}" for r, i in zip(ranks, sample_ids, strict=True)]
     channel = min(num_coordinates, x.shape[-1] - 1)
-    for row, panels in enumerate(axes):
-        truth = y[row, ..., 0]
+    errors = {k: [f"{100 * e:.2f} %" for e in errors[k]] for k in predictions}
+    shown = {k: v[..., 0] for k, v in predictions.items()}
+    on_line = y.ndim == 3 and not num_coordinates
+    scope = ["all outputs"] * (y.shape[-1] > 1)
+    scope += ["whole box"] * (y.ndim == 5)
+    scope = "rel. $L^2$" + (f" ({', '.join(scope)})" if scope else "")
+    titles, names = (title, output, scope), (labels, axes)
+    if on_line:
+        line = coordinates[0]
+        return _lines(line, x[..., channel], y[..., 0], shown, errors, titles, names)
+    place = [{"coordinates": coordinates}] * len(x)
+    if num_coordinates:
+        place = [{"points": points} for points in x[..., :num_coordinates]]
+    figure = _fields(place, x[..., channel], y[..., 0], shown, errors, titles, names)
+    if y.ndim == 5:
+        where = coordinates[-1][y.shape[-2] // 2]
+        figure.suptitle(f"slice {axes[-1]} = {where:.3g}", fontsize=10)
+    return figure
+
+
+def _lines(points, x, y, predictions, errors, titles, names) -> Figure:
+    """Rows of input, truth with predictions, and errors, for x and y [num, n]."""
+    (title, output, scope), (labels, axes) = titles, names
+    figure, rows = _canvas(len(x), 3, size=(3.9, 2.45))
+    for row, panels in enumerate(rows):
+        panels[0].plot(points, x[row], lw=1)
+        panels[1].plot(points, y[row], color="k", lw=2.5, alpha=0.4, label="truth")
+        for label, values in predictions.items():
+            panels[1].plot(points, values[row], "--", lw=1.2, label=label)
+            error = f"{label}: {errors[label][row]} {scope}"
+            panels[2].plot(points, values[row] - y[row], lw=1, label=error)
+        panels[2].axhline(0, color="0.7", lw=0.8, zorder=0)
+        panels[0].set_ylabel(labels[row], fontsize=9)
+        for panel in panels:
+            panel.tick_params(labelsize=7)
+        for panel in panels[1:]:
+            panel.legend(fontsize=7)
+    titles = (title, f"{output}: truth and prediction", "error")
+    for panel, text in zip(rows[0], titles, strict=True):
+        panel.set_title(text, fontsize=9)
+    for panel in rows[-1]:
+        panel.set_xlabel(axes[0], fontsize=9)
+    return figure
+
+
+def _fields(place, x, y, predictions, errors, titles, names) -> Figure:
+    """Rows of input, truth, and each prediction with its error, x and y [num, *grid].
+
+    `place` holds the `coordinates` or `points` of `_field` for each sample.
+    """
+    (title, output, scope), (labels, axes) = titles, names
+    figure, rows = _canvas(len(x), 2 + 2 * len(predictions), size=(2.75, 2.45))
+    flat = place[0].get("points", x).shape[-1] == 1  # nodes on a line
+    for row, panels in enumerate(rows):
+        truth = y[row]
         limits = {"vmin": min(truth.min(), 0), "vmax": truth.max()}
-        place = {"extent": extent}
-        if num_coordinates:
-            place = {"points": x[row, :, :num_coordinates]}
-        _field(panels[0], x[row, ..., channel], **place, cmap="cividis")
-        _field(panels[1], truth, **place, cmap="viridis", **limits)
-        panels[0].set_ylabel(f"sample {sample_ids[row]}{across}", fontsize=9)
-        differences = {k: v[row, ..., 0] - truth for k, v in predictions.items()}
+        _field(panels[0], x[row], **place[row], cmap="cividis")
+        _field(panels[1], truth, **place[row], cmap="viridis", **limits)
+        across = "" if flat else f"\n{axes[1]}"
+        panels[0].set_ylabel(f"{labels[row]}{across}", fontsize=9)
+        differences = {k: v[row] - truth for k, v in predictions.items()}
         largest = max(np.abs(d).max() for d in differences.values())
+        both = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
         for index, (label, difference) in enumerate(differences.items()):
             left, right = panels[2 + 2 * index : 4 + 2 * index]
-            _field(left, truth + difference, **place, cmap="viridis", **limits)
-            _field(
-                right, difference, **place, cmap="RdBu_r", vmin=-largest, vmax=largest
-            )
-            right.set_title(f"{errors[label][row]:.2%} rel. $L^2$", fontsize=8)
-    titles = [title, "truth $u$"]
+            _field(left, truth + difference, **place[row], cmap="viridis", **limits)
+            _field(right, difference, **place[row], **both)
+            right.set_title(f"{errors[label][row]} {scope}", fontsize=8)
+    titles = [title, f"truth: {output}"]
     for label in predictions:
         titles += [f"{label}: prediction", f"{label}: error"]
-    for panel, title in zip(axes[0], titles, strict=True):
+    for panel, text in zip(rows[0], titles, strict=True):
         below = panel.get_title()
-        panel.set_title("\n".join(filter(None, (title, below))), fontsize=9)
-    for panel in axes[-1]:
-        panel.set_xlabel("x", fontsize=9)
+        panel.set_title("\n".join(filter(None, (text, below))), fontsize=9)
+    for panel in rows[-1]:
+        panel.set_xlabel(axes[0], fontsize=9)
     return figure
 
 
@@ -87,9 +152,26 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping]]) -> Figure:
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("epoch")
         panel.set_yscale("log")
-        panel.grid(alpha=0.3, which="both")
+        log_ticks(panel, percent=key == "valid_relative_l2")
+        panel.tick_params(labelsize=8)
+        panel.grid(alpha=0.3)
     axes[0][0].legend(fontsize=8)
     return figure
+
+
+def log_ticks(panel, *, percent: bool) -> None:
+    """Labels the vertical logarithmic axis by a few round numbers."""
+    low, high = panel.get_ylim()
+    panel.yaxis.set_minor_locator(NullLocator())
+    if high < 2 * low:
+        panel.yaxis.set_major_locator(MaxNLocator(5))
+    else:
+        many = (1, 2, 5) if high < 1e3 * low else (1,)
+        subs = (1, 1.5, 2, 3, 5, 7) if high < 20 * low else many
+        panel.yaxis.set_major_locator(LogLocator(subs=subs, numticks=40))
+    panel.yaxis.set_major_formatter(
+        lambda value, _: f"{100 * value:.3g} %" if percent else f"{value:.3g}"
+    )
 
 
 def _canvas(rows: int, columns: int, size: tuple[float, float]):
@@ -99,18 +181,15 @@ def _canvas(rows: int, columns: int, size: tuple[float, float]):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _field(panel, values: np.ndarray, extent=(), points=None, **style) -> None:
+def _field(panel, values: np.ndarray, coordinates=(), points=None, **style) -> None:
     """One field: an image, x to the right and y upwards, with its colour bar.
 
-    A curve for values [n], dots for values at points [n, d], of which the first two
-    coordinates count.
+    Dots for values at points [n, d], of which the first two coordinates count.
     """
-    if points is None and values.ndim == 1:
-        _curve(panel, values, extent, style)
-        return
     if points is None:
         middle = values if values.ndim == 2 else values[..., values.shape[-1] // 2]
-        image = panel.imshow(middle.T, origin="lower", extent=extent[:4], **style)
+        extent = [end for c in coordinates[:2] for end in (c[0], c[-1])]
+        image = panel.imshow(middle.T, origin="lower", extent=extent, **style)
     else:
         height = points[:, 1] if points.shape[1] > 1 else values
         image = panel.scatter(points[:, 0], height, c=values, s=4, **style)
@@ -119,14 +198,4 @@ def _field(panel, values: np.ndarray, extent=(), points=None, **style) -> None:
     bar.ax.tick_params(labelsize=7)
     bar.formatter.set_powerlimits((-2, 3))
     bar.ax.yaxis.get_offset_text().set_fontsize(7)
-    panel.tick_params(labelsize=7)
-
-
-def _curve(panel, values: np.ndarray, extent, style: Mapping) -> None:
-    """One field on a line, between the limits that images of it would have."""
-    points = np.linspace(extent[0], extent[1], len(values))
-    panel.plot(points, values, lw=1)
-    low, high = style.get("vmin", values.min()), style.get("vmax", values.max())
-    margin = 0.05 * (high - low) or 1.0
-    panel.set_ylim(low - margin, high + margin)
     panel.tick_params(labelsize=7)

@@ -32,14 +32,20 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from datagen.storage.read import DatasetError
 from operators.layers import resampling
-from operators.training import data, metrics, runs, workdir
+from operators.training import data, figures, metrics, runs, workdir
 
 INPUTS = ("linear", "nearest")
 COLUMNS = ("plain", "resampled", "floor")
+# Where two ways give the same error, dashes lie over the wide line, and the square
+# around the dot.
+STYLES = {
+    "plain": {"ls": "-", "lw": 3.5, "alpha": 0.5, "marker": "o", "ms": 4},
+    "resampled": {"ls": "--", "lw": 1.2, "marker": "s", "ms": 9, "mfc": "none"},
+    "floor": {"ls": ":", "lw": 1.0, "marker": "x", "ms": 5},
+}
 
 
 def compare(
@@ -252,9 +258,11 @@ def _errors(prediction, target, spacing, size: int) -> dict:
 
 def head(report: Mapping) -> str:
     """What was measured, and the names of the columns."""
+    finest = ", the finest grid stored: none finer can be tested"
+    finest = finest if report["training_stride"] == 1 else ""
     return (
         f"{report['workdir']}: {report['model']}, {report['num_parameters']:,} "
-        f"parameters, trained on {_by(report['training_grid'])}\n"
+        f"parameters, trained on {_by(report['training_grid'])}{finest}\n"
         f"mean relative L2 error over {report['num_samples']} test samples\n"
         f"  {'grid':>15s}" + "".join(f"{name:>12s}" for name in COLUMNS)
     )
@@ -290,45 +298,41 @@ def plot(reports: Mapping[str, Mapping]) -> Figure:
     figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     panel = figure.subplots()
-    drawn = set()  # training grids; their floors are the same for every model
+    drawn, trained = set(), set()  # the floor is that of a training grid
     for index, (label, report) in enumerate(reports.items()):
-        name = f"{label} ({report['training_grid'][0]})"
-        curve = functools.partial(_curve, panel, report)
-        curve("plain", "o-", color=f"C{index}", label=name)
-        curve("resampled", "s--", color=f"C{index}", mfc="none")
-        trained = report["training_grid"][0]
-        if trained not in drawn:
-            curve("floor", "x:", color="0.4", lw=1.0)
-            panel.axvline(trained, color="0.75", lw=4, zorder=0)
-        drawn.add(trained)
+        points = report["training_grid"][0]
+        panel.plot([], [], color=f"C{index}", lw=3.5, label=f"{label} ({points})")
+        for name in COLUMNS[:2]:
+            drawn |= _curve(panel, report, name, color=f"C{index}")
+        if points not in trained:
+            panel.axvline(points, color="0.75", lw=4, zorder=0)
+            drawn |= _curve(panel, report, "floor", color="0.4")
+        trained.add(points)
     sizes = sorted({row["grid"][0] for r in reports.values() for row in r["grids"]})
     panel.set(xscale="log", yscale="log", xlabel="points per axis of the test grid")
     panel.set_ylabel("mean relative $L^2$ error")
     panel.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
     panel.set_xticks([], minor=True)
-    low, high = panel.get_ylim()
-    subs = (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)
-    panel.yaxis.set_major_locator(LogLocator(subs=subs, numticks=40))
-    panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-    panel.yaxis.set_minor_locator(NullLocator())
+    figures.log_ticks(panel, percent=True)
     panel.grid(alpha=0.3)
-    for style, text in (("o-", "plain"), ("s--", "resampled"), ("x:", "floor")):
-        panel.plot(
-            [], [], style, color="0.3", mfc="none" if "s" in style else None, label=text
-        )
+    for name in filter(drawn.__contains__, COLUMNS):
+        panel.plot([], [], color="0.3", label=name, **STYLES[name])
     panel.plot([], [], color="0.75", lw=4, label="training grid")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
-def _curve(panel, report: Mapping, name: str, style: str, **options) -> None:
+def _curve(panel, report: Mapping, name: str, color: str) -> set[str]:
+    """Draws the errors of one way; its name, if there are any above 0."""
     points = [
         (row["grid"][0], row[name]["relative_l2"]["mean"])
         for row in report["grids"]
         if row[name] and row[name]["relative_l2"]["mean"] > 0
     ]
-    sizes, errors = zip(*points, strict=True) if points else ((), ())
-    panel.plot(sizes, errors, style, **{"lw": 1.5, "ms": 5, **options})
+    if not points:
+        return set()
+    panel.plot(*zip(*points, strict=True), color=color, **STYLES[name])
+    return {name}
 
 
 def _by(grid: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from flax import nnx
 from configs import loading
 from datagen.storage import read
 from operators import models
-from operators.training import checks, data, figures, layouts, normalizers
+from operators.training import checks, data, evaluate, figures, layouts, normalizers
 
 SETTINGS = {
     "config": "",
@@ -202,13 +202,35 @@ def test_pictures_of_lines_boxes_and_points(tmp_path, grid, num_coordinates):
         {"A": y + 0.1},
         {"A": [0.1, 0.2]},
         [3, 4],
-        extent=[0, 1] * len(grid),
         num_coordinates=num_coordinates,
         title="source",
+        ranks=("best", "worst"),
     )
     assert picture.axes[0].get_title() == "source"
+    assert picture.axes[0].get_ylabel().startswith("best: sample 3")
+    titles = [panel.get_title() for panel in picture.axes]
+    if len(grid) == 3:
+        assert picture.get_suptitle() == "slice z = 0.5"
+        assert "20.00 % rel. $L^2$ (whole box)" in titles
+    elif not num_coordinates:  # one panel with both curves, one with the error
+        assert titles[1] == "$u$: truth and prediction"
+        shown = [t.get_text() for t in picture.axes[1].get_legend().get_texts()]
+        assert shown == ["truth", "A"]
+        (line, _) = picture.axes[2].get_lines()
+        np.testing.assert_allclose(line.get_ydata(), 0.1)
+        assert line.get_label() == "A: 10.00 % rel. $L^2$"
     picture.savefig(tmp_path / "s.png", dpi=40)
     assert (tmp_path / "s.png").stat().st_size > 3000
+
+
+def test_captions_say_which_channel_and_which_step(stored):
+    dataset, _ = stored
+    told = evaluate.captions(dataset, SETTINGS | {"steps": (-1,)})
+    assert told["title"] == "input 1 of 2: coefficient $a$"
+    assert told["output"].startswith("$u$\nstep 3 of 3 (time = ")
+    assert told["axes"] == ("x", "y")
+    told = evaluate.captions(dataset, SETTINGS | {"time_axis": True})
+    assert (told["output"], told["axes"]) == ("$u$", ("x", "y", "time"))
 
 
 def test_samples_asked_for_and_ends_left_out_are_told_before_training(stored, capsys):

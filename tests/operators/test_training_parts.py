@@ -219,6 +219,23 @@ def test_pictures_are_drawn(tmp_path):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 
 
+def test_names_and_ticks_of_pictures_are_for_people():
+    assert [figures.model_name(n) for n in ("UNet", "UNO", "FNO")] == [
+        "U-Net",
+        "U-NO",
+        "FNO",
+    ]
+    history = [
+        {"epoch": e, "loss": 1 / e, "valid_relative_l2": 0.32 / e, "learning_rate": 0.1}
+        for e in range(1, 5)
+    ]
+    picture = figures.plot_curves({"U-Net": history})
+    picture.canvas.draw()
+    panel = picture.axes[1]
+    assert {"10 %", "20 %"} <= {t.get_text() for t in panel.get_yticklabels()}
+    assert not panel.get_yticklabels(minor=True)
+
+
 def test_mesh_and_batch_must_fit():
     with pytest.raises(ValueError, match="num_devices is 99"):
         sharding.data_mesh(99, 99)

@@ -210,7 +210,20 @@ def test_a_figure_shows_every_measured_error_once(pair):
     assert points.count((7, 13)) + points.count((7.0, 13.0)) == 0  # zeros have no log
     assert (13,) in points  # resampled, floor: their interpolation error
     labels = [t.get_text() for t in panel.figure.legends[0].get_texts()]
-    assert labels == ["first (7)", "plain", "resampled", "floor", "training grid"]
+    assert labels == ["first (7)", "resampled", "floor", "training grid"]
+
+
+def test_what_is_not_there_is_not_in_the_legend_and_two_ways_show(write):
+    x = fields((13, 13), lambda a, b: 1 + a + b)
+    report = resolution.measure(Stub(write(x, 2 * x), 1, lambda x: 3 * x))
+    assert "trained on 13 x 13, the finest grid stored" in resolution.head(report)
+    figure = resolution.plot({"run": report})
+    labels = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert labels == ["run (13)", "plain", "resampled", "training grid"]
+    plain, resampled = figure.axes[0].get_lines()[1:3]
+    assert tuple(plain.get_xdata()) == tuple(resampled.get_xdata()) == (7, 13)
+    assert plain.get_linewidth() > 2 * resampled.get_linewidth()
+    assert resampled.get_markersize() > 2 * plain.get_markersize()
 
 
 def test_runs_on_other_data_do_not_compare(pair, capsys):
