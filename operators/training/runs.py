@@ -188,7 +188,7 @@ def _warn_unfinished(folder: Path, num_epochs: int) -> None:
             f"epoch {records[-1]['epoch']} of {num_epochs}: training of {folder} has "
             "not finished",
             UnfinishedWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of `operators.load`
         )
 
 
@@ -226,7 +226,6 @@ def other_samples(
     return f"has other samples: config.data.{'; '.join(changes)}" if changes else ""
 
 
-@plain_warnings()
 def find_baseline(config, dataset) -> str | None:
     """The baseline's workdir, where there is a run of it on the same samples.
 
@@ -237,7 +236,9 @@ def find_baseline(config, dataset) -> str | None:
     if not name:
         return None
     try:
-        reason = other_samples(load(name), dataset, config.data)
+        with warnings.catch_warnings():  # who opens it next warns
+            warnings.simplefilter("ignore", UnfinishedWarning)
+            reason = other_samples(load(name), dataset, config.data)
     except Exception as error:
         # Files of another program or version fail in ways of their own.
         text = " ".join(str(error).split()) or type(error).__name__
