@@ -15,9 +15,12 @@ import numpy as np
 from datagen.storage.read import DatasetError
 from operators.training import data, figures, metrics, runs, workdir
 
-NUM_DRAWN = 3  # samples in the picture: best, median and worst
+NUM_DRAWN = 3  # samples in the picture
+RANKS = {1: (), 2: ("best", "worst"), 3: ("best", "median", "worst")}
+SYMBOLS = {"coefficient": "coefficient $a$", "solution": "$u$", "y0": "$u$"}
 
 
+@runs.plain_warnings()
 def evaluate(
     folder: str | Path,
     *,

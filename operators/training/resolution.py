@@ -48,6 +48,7 @@ STYLES = {
 }
 
 
+@runs.plain_warnings()
 def compare(
     folders: Sequence[str | Path], *, checkpoint: str = "best", **options
 ) -> dict[str, dict]:

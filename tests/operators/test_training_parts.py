@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import loading
+from operators import models
 from operators.training import (
     batching,
     checkpoints,
     data,
+    evaluate,
     figures,
     normalizers,
     optimizers,
+    resolution,
+    runs,
     sharding,
     state,
     timing,
@@ -329,3 +335,49 @@ def test_only_an_error_about_counts_names_their_overrides(tmp_path):
             data.open_data(settings)
         hint = "1000 + 100 + 100 samples (set --config.data.num_train, num_valid and"
         assert (hint in str(error.value)) == ("config." in str(error.value)) == told
+
+
+def write_run(folder, *, channels=1):
+    """A run of two of five epochs, without data."""
+    config = loading.load("configs/fno_darcy.py:quick").to_dict()
+    config["model"] |= {
+        "in_channels": channels, "out_channels": 1, "channels": 2, "num_layers": 1,
+        "modes": (2, 2),
+    }  # fmt: skip
+    config["num_epochs"] = 5
+    workdir.write_json(folder / "config.json", config)
+    model = models.create(rngs=nnx.Rngs(0), **config["model"])
+    adam = {"name": "adam", "b1": (0.9, 0.9), "b2": 0.999, "weight_decay": 0.0}
+    constant = {"name": "constant", "per": "step", "peak": 1e-3}
+    optimizer = optimizers.create(adam, constant, 1, 1)
+    _, created = state.create_state(model, optimizer, sharding.data_mesh(1, 1))
+    store = checkpoints.Checkpoints(folder / "checkpoints" / "best", 1)
+    store.save(created, {"data_manifest_sha256": ""})
+    samples = np.random.default_rng(0).random((4, 9, 7, channels))
+    fitted = {
+        "input": normalizers.fit("pointwise", samples),
+        "output": normalizers.fit("scalar", samples[..., :1]),
+    }
+    normalizers.save(folder / "normalizers.npz", fitted)
+    log = workdir.MetricsLog(folder, 0, tensorboard=False)
+    log.write(2, epoch=2, loss=1.0)
+
+
+def test_a_loaded_run_says_in_one_line_what_it_is_and_how_far(tmp_path, capsys):
+    write_run(tmp_path)
+    unfinished = f"epoch 2 of 5: training of {tmp_path} has not finished"
+    with pytest.warns(UserWarning, match=re.escape(unfinished)):
+        operator = runs.load(tmp_path)
+    assert repr(operator) == (
+        f"fno, {operator.num_parameters:,} parameters, 9 x 7, 1 -> 1 channels, "
+        f"step 0, {tmp_path}"
+    )
+    with pytest.raises(ValueError, match=r"\(2, 9, 7\): add .* x\[\.\.\., None\]$"):
+        operator(np.ones((2, 9, 7)))
+    with pytest.raises(ValueError, match=r"shape \(2, 9, 7, 2\)$"):
+        operator(np.ones((2, 9, 7, 2)))
+    for command in (evaluate, resolution):  # they fail: there are no data
+        assert command.main(["--workdir", str(tmp_path)]) == 2
+        assert capsys.readouterr().out == f"warning: {unfinished}\n"
+    workdir.MetricsLog(tmp_path, 2, tensorboard=False).write(5, epoch=5)
+    runs.load(tmp_path)
