@@ -12,6 +12,7 @@ of the same name can see.
 import argparse
 import json
 import pathlib
+import textwrap
 from collections.abc import Callable, Sequence
 
 from benchmarks import exactness_cases as cases
@@ -28,6 +29,26 @@ CHANGES = (
     ((48, 33), (33, 64)),
 )
 PLAIN = "3 x 3 convolutions (control)"
+# What stands under the titles.
+RANDOM = (
+    "Random weights; relative L2 of what varies over the grid (the output without its "
+    "mean); small is good, 1.9e+00 is 190 %."
+)
+ORDER = (
+    "Order: log2 of the ratio of neighbouring errors, p where they fall as n^-p (about "
+    "0: at round-off, or no convergence)."
+)
+SHIFTED = "Rows with coordinates see where they are, so they cannot commute."
+FAILS = {
+    "refinement": "The control should fail: its errors stay large.",
+    "shifts": "The control should be exact at whole cells and fail at 0.5.",
+}
+IDENTITY = (
+    "White noise; largest error over the largest value; small is good, 2e+00 is 200 %. "
+    "The control with fftshift should fail where the first axis is odd; the one padded "
+    "at its end should be right here and fail in the next table."
+)
+CHANGED = "As above; both controls should fail in every column."
 
 
 def networks(only: Sequence[str] = ()) -> dict[str, Callable]:
@@ -97,22 +118,29 @@ def measure(*, quick: bool = False, only: Sequence[str] = ()) -> dict[str, list[
     models = networks(only)
     grids, finest = ((16, 32), 64) if quick else ((16, 32, 64, 128), 256)
     tables = {}
+    fails = {key: text if PLAIN in models else "" for key, text in FAILS.items()}
     columns = [*grids, *["order"] * (len(grids) - 1)]
-    _title(f"Refinement: error on n x n points against {finest}", columns)
+    title = f"Refinement: error on n x n points against {finest} x {finest}"
+    _title(title, f"{RANDOM} {ORDER} {fails['refinement']}", columns)
     tables["refinement"] = refinement_rows(models, grids, finest)
     n = 16 if quick else 32
-    _title(f"Shifts by cells of {n} x {n} points", SHIFTS)
+    title = f"Shifts by cells of {n} x {n} points: error of not commuting with them"
+    _title(title, f"{RANDOM} {SHIFTED} {fails['shifts']}", SHIFTS)
     tables["shifts"] = shift_rows(models, n)
     pairs = [(grid, grid) for grid in IDENTITY_GRIDS]
-    _title("Identity weights, |k| <= 8", [f"{a}x{b}" for a, b in IDENTITY_GRIDS])
+    title = "Spectral layers with identity weights, |k| <= 8, on odd and even grids"
+    _title(title, IDENTITY, [f"{a}x{b}" for a, b in IDENTITY_GRIDS])
     tables["identity"] = layer_rows(pairs)
-    _title("The same with another output grid", [f"{g[0]}-{o[0]}" for g, o in CHANGES])
+    title = "The same layers from one grid to another, by the points of axis 1"
+    _title(title, CHANGED, [f"{grid[0]}-{out[0]}" for grid, out in CHANGES])
     tables["grid_change"] = layer_rows(CHANGES)
     return tables
 
 
-def _title(text: str, columns: Sequence) -> None:
-    print(f"\n{_line(text, [str(column) for column in columns])}")
+def _title(text: str, note: str, columns: Sequence) -> None:
+    """A title, how its table is read, and the heads of the columns."""
+    note = textwrap.fill(note, 99, initial_indent="  ", subsequent_indent="  ")
+    print(f"\n{text}\n{note}\n{_line('', [str(column) for column in columns])}")
 
 
 def _line(name: str, values: Sequence[str]) -> str:

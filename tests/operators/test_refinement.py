@@ -243,6 +243,23 @@ def test_complex_weights_act_as_their_hermitian_part_in_both_transforms():
     assert np.abs(with_weights(real[::-1], imag, "dft") - reference).max() > 0.1
 
 
+def test_every_table_says_how_it_is_read(monkeypatch, capsys):
+    for name in ("refinement_rows", "shift_rows", "layer_rows"):
+        monkeypatch.setattr(exactness, name, lambda *_: [])
+    exactness.measure(quick=True)
+    tables = [" ".join(t.split()) for t in capsys.readouterr().out.split("\n\n")]
+    assert len(tables) == 4
+    for table in tables[:2]:
+        assert "Random weights; relative L2 of what varies over the grid" in table
+        assert "small is good, 1.9e+00 is 190 %" in table
+        assert "The control should" in table
+    assert "Order: log2 of the ratio" in tables[0]
+    assert "fail where the first axis is odd" in tables[2]
+    assert "both controls should fail" in tables[3]
+    exactness.measure(quick=True, only=["FNO"])
+    assert "The control should" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_command_prints_the_tables(capsys):
     tables = exactness.measure(quick=True, only=["FNO"])
