@@ -163,7 +163,7 @@ def log_ticks(panel, *, percent: bool) -> None:
     """Labels the vertical logarithmic axis by a few round numbers."""
     low, high = panel.get_ylim()
     panel.yaxis.set_minor_locator(NullLocator())
-    if high < 2 * low:
+    if high < 4 * low:
         panel.yaxis.set_major_locator(MaxNLocator(5))
     else:
         many = (1, 2, 5) if high < 1e3 * low else (1,)
