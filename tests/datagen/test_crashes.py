@@ -103,6 +103,7 @@ def check_kills(num_kills, config_file, tmp_path):
     assert main(["verify", "--out", str(killed)]) == 0
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_times(config_file, tmp_path):
     check_kills(4, config_file, tmp_path)
 

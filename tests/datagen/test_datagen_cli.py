@@ -231,6 +231,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_solve_that_would_take_long(config_file, tmp_path):
     command = [sys.executable, "-c", STUCK, "generate", "--config", config_file]
     command += ["--out", str(tmp_path / "x")]

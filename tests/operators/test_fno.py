@@ -253,6 +253,7 @@ def test_derivatives_with_respect_to_points_are_those_of_the_function():
         np.testing.assert_allclose(found, (above - below)[0] / (2 * h), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_resolutions_and_shifts():
     """Without coordinates an FNO converges spectrally and commutes with shifts."""
     model = jax.jit(create(**SMALL, coordinates="none"))
@@ -303,12 +304,17 @@ def gradient(model, x, **call):
     ("hparams", "dead"),
     [
         ({"norm": "group", "stabilizer": "tanh"}, ""),
-        ({**LI2021, "norm": "batch"}, r"lifting\.bias|blocks\.\d\.skip\.bias"),
-        ({"factorization": "tucker", "rank": 0.5, "skip": "soft_gating"}, ""),
-        ({"factorization": "cp", "rank": 0.5, "skip": "identity"}, ""),
-        ({"separable": True, "mlp_skip": "linear", "layout": "neuralop"}, ""),
-        ({"norm": "instance_affine", "mlp_skip": "none"},
-         r"blocks\.\d\.(spectral\.bias|mlp\.outer\.bias)"),
+        *(
+            pytest.param(hparams, dead, marks=pytest.mark.slow)
+            for hparams, dead in (
+                ({**LI2021, "norm": "batch"}, r"lifting\.bias|blocks\.\d\.skip\.bias"),
+                ({"factorization": "tucker", "rank": 0.5, "skip": "soft_gating"}, ""),
+                ({"factorization": "cp", "rank": 0.5, "skip": "identity"}, ""),
+                ({"separable": True, "mlp_skip": "linear", "layout": "neuralop"}, ""),
+                ({"norm": "instance_affine", "mlp_skip": "none"},
+                 r"blocks\.\d\.(spectral\.bias|mlp\.outer\.bias)"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_gradient_reaches_every_parameter(hparams, dead):
@@ -336,6 +342,7 @@ def test_redundant_weights_are_those_of_the_plane_of_last_frequency_zero():
     assert np.abs(real[:, 1:]).min() > 0
 
 
+@pytest.mark.slow
 def test_bfloat16_rounds_products_and_keeps_float32_elsewhere():
     x = jnp.asarray(draw(2, 16, 16, 1), jnp.float32)
     outs, grads = [], []

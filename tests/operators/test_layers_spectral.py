@@ -175,6 +175,7 @@ def test_factorised_weights_act_as_their_dense_tensor(channels, options, grid):
         )
 
 
+@pytest.mark.slow
 def test_factors_have_the_sizes_and_the_spread_of_the_peers():
     shape = (64, 64, 12, 7)
     assert spectral_weights.tucker_ranks(shape, 0.1) == (35, 35, 7, 4)
@@ -320,6 +321,7 @@ def test_frequencies_of_the_layouts():
     assert ranges((5, 3, 2), "symmetric") == [(-5, 5), (-3, 3), (0, 2)]
 
 
+@pytest.mark.slow
 def test_initial_spread_is_the_peers():
     module = layer(64, 64, (8, 8), layout="neuralop", use_bias=True)
     for part in (module.weights.real, module.weights.imag):

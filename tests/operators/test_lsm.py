@@ -189,6 +189,7 @@ def test_evaluation_treats_every_sample_alone(unet):
         np.testing.assert_allclose(first, second, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_lsm_is_the_unet_with_blocks_on_its_skips(unet):
     with jax.enable_x64(True):
         x = jnp.asarray(draw(2, 8, 7, 2))  # padded to 8 x 8 by both

@@ -67,6 +67,7 @@ def test_sums_over_points_equal_their_formula(shifted):
         np.testing.assert_allclose(out, value.real, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_between_grid_points_it_is_the_spectral_convolution():
     with jax.enable_x64(True):
         options = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}

@@ -314,7 +314,7 @@ FORMS = {
     "residual_1d": {"grid": (9,), "restriction": "residual"},
     "zero_3d": {"grid": (4, 6, 5), "norm": "cycle", "norm_affine": "channel"},
 }  # fmt: skip
-FAST_FORMS = ("zero", "helmholtz")
+FAST_FORMS = ("zero",)
 
 
 @pytest.mark.parametrize(
@@ -372,6 +372,7 @@ def test_periodic_form_commutes_with_shifts():
     assert error(2) > 1e-3  # not a multiple of the coarsest mesh width
 
 
+@pytest.mark.slow
 def test_computes_in_the_precision_of_its_input():
     settings = {
         "in_channels": 1, "out_channels": 2, "grid": (17, 17), "channels": 3,
@@ -407,6 +408,7 @@ def test_runs_on_other_grids_where_the_parameters_fit():
         tied(jnp.ones((1, 64, 31, 1)))
 
 
+@pytest.mark.slow
 def test_interpolates_to_its_grid_from_others():
     model = models.create(
         "mgno", rngs=nnx.Rngs(0), in_channels=1, out_channels=1, grid=(9,), channels=3,

@@ -88,6 +88,7 @@ def test_patches_hold_neighbours_and_go_back(grid, patch):
     np.testing.assert_array_equal(join_patches(patches, grid, patch), u)
 
 
+@pytest.mark.slow
 def test_points_of_a_patch_may_be_permuted(apply):
     block, u = create(), draw(1, *GRID, 8).astype(np.float32)
     order = np.random.default_rng(1).permutation(6)

@@ -287,6 +287,7 @@ def test_one_program_serves_all_positions_and_tolerances():
     assert not TRACES
 
 
+@pytest.mark.slow
 def test_single_precision_cycles_reach_double_precision():
     # Physical units that overflow in single precision when squared.
     operators, rhs = chains()

@@ -142,6 +142,7 @@ def test_missing_peers_are_named_with_what_to_do(tmp_path):
         peers.PeerProcess(tmp_path / "python")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (peers.FOLDER / "bin" / "python").exists(), reason="no .venv-peers"
 )

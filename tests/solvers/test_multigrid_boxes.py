@@ -277,6 +277,7 @@ def test_estimate_is_near_the_error_in_the_energy_norm():
 SMALL = (12, 11)
 
 
+@pytest.mark.slow
 def test_zero_is_a_guess_like_any_other():
     one = box("smooth", SMALL)
     for goal, largest in ((np.inf, 1e-2), (1e-6, 1e-6)):
