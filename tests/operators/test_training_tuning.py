@@ -175,6 +175,21 @@ def test_the_fastest_choice_is_taken_and_growth_ends_where_it_slows(monkeypatch)
     assert measure(build)[0].choice == tuning.Choice()  # a difference of noise
 
 
+def test_a_choice_must_win_again_in_the_end(monkeypatch):
+    calls = []
+
+    def seconds(choice):  # the machine gets busy after the first comparison
+        calls.append(choice.micro_batch)
+        busy = calls.count(1) > 1 + tuning.NUM_STEPS
+        return {0: 2.0, 1: 3.0 if busy else 1.0, 2: 4.0, 4: 4.0}[choice.micro_batch]
+
+    build, _ = pretend(monkeypatch, seconds)
+    tuned, _ = measure(build)
+    assert tuned.choice == tuning.Choice()
+    assert "as fast" not in tuned.describe()
+    assert tuned.rows[-1]["micro_batch"] == 1
+
+
 def test_short_runs_and_slow_compilation_are_not_measured(monkeypatch):
     times = by_micro_batch({0: 1.0, 1: 0.1, 2: 0.1, 4: 0.1})
     for settings, num_steps in (({}, 50), ({"to_compile": 100.0}, 1000)):
