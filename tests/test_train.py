@@ -131,9 +131,8 @@ def test_a_killed_run_goes_on_to_the_same_arrays(home, tmp_path, number):
     assert final_hash(killed) == final_hash(whole)
 
 
-@pytest.mark.parametrize(
-    ("devices", "micro_batch"), [(8, 0), pytest.param(2, 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "micro_batch"), [(8, 0), (2, 2)])
 def test_several_devices_give_the_losses_of_one(
     finished, home, tmp_path, devices, micro_batch
 ):

@@ -120,7 +120,7 @@ def captions(dataset, settings: Mapping) -> dict:
         settings: `config.data`.
     """
     layout, asked = data.layout(dataset, settings), data.tested_on(dataset, settings)
-    fields = getattr(dataset, "manifest", {"fields": ()})["fields"]
+    fields = dataset.manifest.get("fields", ())  # one's own arrays have no names
     varying = {f["name"] for f in fields if f["time_varying"]}
 
     def caption(kind, names, steps):
