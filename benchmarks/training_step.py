@@ -288,7 +288,11 @@ def main(argv: list[str] | None = None) -> list[dict]:
         if case.checkout and getattr(options, case.checkout) is None:
             print(f"{name}: left out, needs --{case.checkout} CHECKOUT")
             continue
-        new = measure(name, case, options)
+        try:
+            new = measure(name, case, options)
+        except RuntimeError as error:  # said by the worker: a wrong checkout, say
+            print(f"{name}: left out, {error}")
+            continue
         for row in new:
             _print(row)
         rows += new
