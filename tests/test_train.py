@@ -144,6 +144,7 @@ def test_several_devices_give_the_losses_of_one(
         assert a["valid_relative_l2"] == pytest.approx(b["valid_relative_l2"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_devices_must_share_the_batch(home, tmp_path):
     output = run_quick(
         home,

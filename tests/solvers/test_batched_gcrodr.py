@@ -193,6 +193,7 @@ def test_without_recycling_every_step_is_one_of_gmres():
             r = r - A @ Q @ y
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_numpy_form():
     operators, rhs, result = reference()
     assert result.field("converged").all()
