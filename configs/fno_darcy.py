@@ -1,7 +1,7 @@
 """FNO on smooth two-phase Darcy flow: the baseline beside `mgno_darcy`.
 
 Model of Li et al. (2021, arXiv:2010.08895) as in `fourier_2d.py` (12 modes, width 32,
-GELU, padding 9 at the end of each axis); data, loss, optimiser and schedule are those
+GELU), without its padding by 9 cells; data, loss, optimiser and schedule are those
 of `mgno_darcy`, so that both figures belong to the same samples and the same budget.
 Published with this loss on 211 x 211: 0.68 % relative L2 (Table 1 of arXiv:2210.10890).
 
