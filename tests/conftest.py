@@ -16,7 +16,7 @@ import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent
 QUICK = "configs/mgno_darcy.py:quick"
-DOUBLE_PRECISION = ("solvers", "datagen")  # directories whose tests need float64
+DOUBLE_PRECISION = ("solvers", "datagen", "refinement")  # directories in float64
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -33,6 +33,21 @@ ARROWS = {
         "datagen.storage",
     ),
     "operators.training.evaluate": ("operators.training", "datagen.storage"),
+    # The refiner's residual is made of the equation and its steppers.
+    "operators.training.refinement": (
+        "operators.training",
+        "operators.models",
+        "operators.layers",
+        "solvers.spectral",
+        "solvers.fourier",
+    ),
+    "operators.training.refine": (
+        "operators.training",
+        "operators.models",
+        "configs.loading",
+        "solvers.spectral",
+        "datagen.storage",
+    ),
     "operators.training.resolution": (
         "operators.training",
         "operators.layers.resampling",
