@@ -7,10 +7,10 @@ import ml_collections
 VARIANTS = ("full", "small", "quick")
 
 
-def check_variant(variant: str) -> None:
+def check_variant(variant: str, known: tuple[str, ...] = VARIANTS) -> None:
     """Raises a ValueError that lists the variants for an unknown one."""
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+    if variant not in known:
+        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(known)}")
 
 
 def solver(method: str = "auto", **changes: Any) -> ml_collections.ConfigDict:
@@ -43,6 +43,40 @@ def solver(method: str = "auto", **changes: Any) -> ml_collections.ConfigDict:
             "fallbacks": ("direct",),  # tried in order after the planned method
         }
     )
+    return _changed(section, changes)
+
+
+def time_stepping(
+    scheme: str = "etdrk4", *, batch_size: int, **changes: Any
+) -> ml_collections.ConfigDict:
+    """`config.solver` of a data config whose samples are integrated in time.
+
+    Args:
+        scheme: a name in `solvers.spectral.STEPPERS`.
+        batch_size: samples integrated together; decides speed and memory, and the last
+            bits of the data.
+        **changes: other values than these; dt or cfl must be given.
+
+    Raises:
+        ValueError: for a key that does not exist.
+    """
+    section = ml_collections.ConfigDict(
+        {
+            "scheme": scheme,
+            "dt": 0.0,  # largest time step; 0: as cfl allows
+            "cfl": 0.0,  # largest u_max dt / spacing; 0: dt alone decides
+            "dtype": "float64",  # of the integration; "float32" is faster
+            "batch_size": batch_size,
+            "accept": 1e-5,  # largest relative defect of the balance laws
+            "halvings": 1,  # attempts with half the step before quarantine
+        }
+    )
+    return _changed(section, changes)
+
+
+def _changed(
+    section: ml_collections.ConfigDict, changes: dict[str, Any]
+) -> ml_collections.ConfigDict:
     for key, value in changes.items():
         if key not in section:
             raise ValueError(f"the solver has no setting {key!r}; known: {[*section]}")
@@ -68,7 +102,7 @@ def dataset(
         num: samples for training, validation and test.
         shard_size: samples per file, solved one after the other.
         problem: name and settings of the problem.
-        solver: from `solver`.
+        solver: from `solver`, or from `time_stepping` for problems that evolve.
         dtype: of the stored fields.
     """
     config = ml_collections.ConfigDict()
