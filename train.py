@@ -26,6 +26,7 @@ from operators.training import (
     checkpoints,
     checks,
     data,
+    device_data,
     evaluate,
     interruption,
     losses,
@@ -144,14 +145,17 @@ class Run:
         self.layout = data.describe(config.data)
         settings = dict(config.loss)
         name = settings.pop("name")
-        self.loss_fn = losses.create(name, self.layout.spacing, **settings)
+        self.loss_fn = losses.create(
+            name, self.layout.spacing, has_time=self.layout.has_time, **settings
+        )
         model = models.create(rngs=nnx.Rngs(config.seed), **config.model)
         # The model sees the data's shape before anything is computed or generated.
         checks.model_fits(model, config.model, self.layout)
-        shape = (1, *self.layout.grid, config.model.in_channels)
+        shape = (1, *self.layout.input_grid, config.model.in_channels)
         self.example = jax.ShapeDtypeStruct(shape, np.float32)
         model.eval()
-        jax.eval_shape(lambda x: model(x), self.example)
+        output = jax.eval_shape(lambda x: model(x), self.example)
+        checks.output_fits(output, config.model, self.layout)
         self.graph, self.state = state.create_state(model, self.optimizer, mesh)
         self.samples = config.batch_size // mesh.size
         tuning.check(config.micro_batch, self.samples, self.state)
@@ -178,15 +182,12 @@ class Run:
 
     def measure_steps(self, name: str) -> tuning.Tuning:
         """Chooses the fastest step and prints how long the run will take with it."""
-        config, kinds = self.config, self.config.normalizers
-        # The values do not matter, as long as nothing is divided by zero.
-        shape = (config.data.num_train, *self.layout.grid)
-        x = np.ones((*shape, config.model.in_channels), np.float32)
-        y = np.ones((*shape, config.model.out_channels), np.float32)
-        output = normalizers.fit(kinds.output, y)
-        arrays = self.put(state.Arrays(x, y, output))
+        config = self.config
+        arrays = device_data.stand_in(
+            self.layout, config.data.num_train, config.normalizers
+        )
+        arrays, indices = self.put(arrays), self.order(0)[0]
         copy = jax.tree.map(lambda leaf: leaf.copy(), self.state)
-        indices = np.arange(config.batch_size, dtype=np.int32)
         tuned, seconds = tuning.measure(
             self.build_step,
             first := tuning.Choice(config.micro_batch),
@@ -213,38 +214,21 @@ class Run:
         config, settings = self.config, self.config.data
         self.dataset = data.open_data(settings)
         data.check_request(self.dataset, settings)
+        checks.loss_fits(config.loss, self.dataset)
         print(f"data: {self.dataset.root}, read at {self.layout.spell_grid()}")
-        train_split = data.load_split(self.dataset, settings, "train")
-        valid_split = data.load_split(self.dataset, settings, "valid")
-        self.sample_ids = train_split.sample_ids
-        self.normalizers = {
-            "input": normalizers.fit(
-                config.normalizers.input,
-                train_split.x,
-                num_coordinates=train_split.num_coordinates,
-                periodic=train_split.periodic,
-            ),
-            "output": normalizers.fit(
-                config.normalizers.output, train_split.y, periodic=train_split.periodic
-            ),
-        }
+        self.splits = device_data.load(self.dataset, config, self.layout, self.put)
 
-        def arrays(x, y):
-            x = self.normalizers["input"].encode(x)
-            return self.put(state.Arrays(x, y, self.normalizers["output"]))
-
-        self.arrays = arrays(train_split.x, train_split.y)
-        size = config.eval.batch_size
-        self.valid_batches = [
-            arrays(valid_split.x[i : i + size], valid_split.y[i : i + size])
-            for i in range(0, len(valid_split.x), size)
-        ]
+    def order(self, epoch: int) -> np.ndarray:
+        """What each batch of an epoch is made of, see `batching.epoch_order`."""
+        num, size = self.config.data.num_train, self.config.batch_size
+        starts = self.layout.num_starts
+        return batching.epoch_order(self.config.seed, epoch, num, size, starts)
 
     def validate(self, current: state.TrainState) -> float:
         """Mean relative L2 error over the validation split."""
         errors = [
             self.errors_fn(current.params, current.variables, batch)
-            for batch in self.valid_batches
+            for batch in self.splits.valid
         ]
         return float(np.concatenate(jax.device_get(errors)).mean())
 
@@ -268,7 +252,7 @@ def train(run: Run, folder: Path, stop) -> None:
     # Only now: a refused run must leave the folder as it was.
     tuning.save(folder, run.tuned, run.mesh.size)
     workdir.record_config(folder, config)
-    normalizers.save(folder / "normalizers.npz", run.normalizers)
+    normalizers.save(folder / "normalizers.npz", run.splits.normalizers)
     first = int(current.step)
     if first == run.num_steps:
         print(f"{folder} is finished: all {first} steps are done")
@@ -284,23 +268,22 @@ def train(run: Run, folder: Path, stop) -> None:
     log = workdir.MetricsLog(folder, first, config.log.tensorboard)
     bar = progress.Bar(first, run.num_steps)
     for epoch in range(first // per_epoch, config.num_epochs):
-        order = batching.epoch_order(
-            config.seed, epoch, config.data.num_train, config.batch_size
-        )
+        order = run.order(epoch)
+        ids = run.splits.sample_ids[batching.samples_of(order)]
         begin, start = int(current.step) - epoch * per_epoch, time.perf_counter()
         window, values = [], []
         for index in range(begin, per_epoch):
-            current, metrics = run.step_fn(current, run.arrays, order[index])
+            current, metrics = run.step_fn(current, run.splits.train, order[index])
             window.append(metrics)
             bar.update()
             stopping = stop.requested if index + 1 < per_epoch else ""
             if len(window) == config.log.every_steps or stopping:
-                values += fetch(window, order[: index + 1], run.sample_ids, epoch)
+                values += fetch(window, ids[: index + 1], epoch)
                 window = []
             if stopping:
                 save(latest)
                 raise StoppedError(f"{stopping}: saved step {int(current.step)}")
-        values += fetch(window, order, run.sample_ids, epoch)
+        values += fetch(window, ids, epoch)
         seconds = time.perf_counter() - start
         record = {
             **values[-1],
@@ -325,8 +308,13 @@ def train(run: Run, folder: Path, stop) -> None:
     log.close()
 
 
-def fetch(window: list, order: np.ndarray, sample_ids: np.ndarray, epoch: int) -> list:
+def fetch(window: list, sample_ids: np.ndarray, epoch: int) -> list:
     """Brings the metrics of the last steps to the host; they must be finite.
+
+    Args:
+        window: metrics of the last steps.
+        sample_ids: [steps, batch] of the steps of this epoch so far.
+        epoch: from 0.
 
     Raises:
         NonFiniteError: naming the first bad step and the samples of its batch.
@@ -334,10 +322,10 @@ def fetch(window: list, order: np.ndarray, sample_ids: np.ndarray, epoch: int) -
     values = [{k: float(v) for k, v in m.items()} for m in jax.device_get(window)]
     bad = [i for i, m in enumerate(values) if not np.isfinite(list(m.values())).all()]
     if bad:
-        index = len(order) - len(values) + bad[0]
+        index = len(sample_ids) - len(values) + bad[0]
         raise NonFiniteError(
             f"step {index + 1} of epoch {epoch + 1} has {values[bad[0]]}: samples "
-            f"{sample_ids[order[index]].tolist()}. Checkpoints saved so far are "
+            f"{sample_ids[index].tolist()}. Checkpoints saved so far are "
             "finite. Look at these samples, or lower --config.schedule.peak in another "
             "--workdir"
         )

@@ -185,6 +185,10 @@ def data(
             "steps": (),  # of fields that vary, each a channel: (-1,) is the last
             "input_steps": (),  # those of the inputs; (): as `steps`
             "time_axis": False,  # the steps as the last axis of the grid
+            "window": (),  # (frames given, frames to predict) of a trajectory
+            "window_start": -1,  # of validation and test; -1: the last possible one
+            "window_fixed": False,  # training windows start there too, not anywhere
+            "window_layout": "time_axis",  # "repeated" or "channels" frames of x
         }
     )
 

@@ -1,4 +1,4 @@
-"""Batch order as a pure function of (seed, epoch), and batches over devices."""
+"""Batch order and starts of windows as pure functions of (seed, epoch)."""
 
 import numpy as np
 
@@ -17,14 +17,42 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return num_samples // batch_size
 
 
-def epoch_order(seed: int, epoch: int, num_samples: int, batch_size: int) -> np.ndarray:
-    """Sample indices of one epoch, int32 [steps, batch].
+def epoch_order(
+    seed: int, epoch: int, num_samples: int, batch_size: int, num_starts: int = 0
+) -> np.ndarray:
+    """What the batches of one epoch are made of.
 
     Depends on nothing but its arguments, so a resumed run draws the same batches
     without any iterator state. With num_samples not a multiple of batch_size, another
     random remainder is left out in each epoch.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        num_samples: in the training split.
+        batch_size: over all devices.
+        num_starts: frames at which windows of trajectories can start; every sample of
+            an epoch has one of them, whatever the batch size. 0: no windows.
+
+    Returns:
+        Sample indices, int32 [steps, batch], or with windows [steps, batch, 2], pairs
+        of sample and start.
     """
-    stream = np.random.SeedSequence(seed, spawn_key=(epoch,))
-    order = np.random.Generator(np.random.Philox(stream)).permutation(num_samples)
+    draw = _generator(seed, epoch)
+    order = draw.permutation(num_samples)
     steps = steps_per_epoch(num_samples, batch_size)
-    return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+    order = order[: steps * batch_size].reshape(steps, batch_size)
+    if num_starts:
+        starts = _generator(seed, epoch, 1).integers(num_starts, size=num_samples)
+        order = np.stack([order, starts[order]], axis=-1)
+    return order.astype(np.int32)
+
+
+def samples_of(order: np.ndarray) -> np.ndarray:
+    """Sample indices [steps, batch] of what `epoch_order` returned, or of parts."""
+    return order[..., 0] if order.ndim == 3 else order
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    stream = np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.Generator(np.random.Philox(stream))

@@ -2,6 +2,8 @@
 
 import itertools
 
+from operators.training import losses
+
 
 def positive_counts(config) -> None:
     """Raises a ValueError for a count that must be at least one and is not."""
@@ -56,6 +58,46 @@ def model_fits(model, settings, layout) -> None:
             f"{settings['out_channels']} on {model.num_axes} axes, but the data have "
             f"{layout.in_channels} ({_names(layout)}) to {layout.out_channels} on "
             f"{layout.spell_grid()}: set {' '.join(values)}"
+        )
+
+
+def output_fits(output, settings, layout) -> None:
+    """Raises a ValueError where a model's output has not the shape of the target.
+
+    Args:
+        output: what the model makes of one sample, an array or its shape.
+        settings: `config.model`.
+        layout: `layouts.Layout` of the data.
+    """
+    expected = (*layout.grid, layout.out_channels)
+    if output.shape[1:] == expected:
+        return
+    advice = "choose another model"
+    if layout.window and layout.grid != layout.input_grid:
+        advice = "set --config.data.window_layout=repeated, or choose a model for it"
+        if "out_steps" in settings:
+            advice = f"set --config.model.out_steps={layout.window.num_out}"
+    raise ValueError(
+        f"model {settings['name']} makes {output.shape[1:]} of a sample "
+        f"{(*layout.input_grid, layout.in_channels)}, but the target is {expected}, "
+        f"points and channels: {advice}"
+    )
+
+
+def loss_fits(settings, dataset) -> None:
+    """Raises a ValueError for a loss by Fourier series on data that are not periodic.
+
+    Args:
+        settings: `config.loss`.
+        dataset: see `data.open_data`.
+    """
+    kinds = {b["axis"]: b["bc_type"] for b in dataset.boundaries}
+    walls = [axis for axis in dataset.coordinates if kinds.get(axis) != "PERIODIC"]
+    if settings["name"] in losses.PERIODIC and walls:
+        raise ValueError(
+            f"loss {settings['name']} is for periodic fields, but axis "
+            f"{', '.join(walls)} of {dataset.root} is not: set "
+            "--config.loss=\"{'name': 'relative_h1'}\""
         )
 
 

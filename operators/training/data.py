@@ -16,6 +16,7 @@ from operators.training import layouts
 from operators.training.layouts import spacing
 
 EXIT_QUARANTINE, EXIT_STOPPED = 3, 75  # of `datagen`: some rejected; stopped
+FRAMES_AT_ONCE = 16  # read together: the files are opened once for each such part
 
 
 class Samples(NamedTuple):
@@ -26,7 +27,8 @@ class Samples(NamedTuple):
             the d coordinates of every node first.
         y: [N, *grid, c_out] outputs, float32.
         sample_ids: [N] int64, unique over the splits of a data set.
-        coordinates: one float64 array [n] per axis, of the points loaded.
+        coordinates: one float64 array [n] per axis, of the points loaded, with the
+            times of y where time is an axis.
         num_coordinates: d, 0 on grids.
         periodic: one bool per axis, True where the points loaded leave out the right
             end of a period.
@@ -95,6 +97,12 @@ def layout(dataset, settings: Mapping) -> layouts.Layout:
         ValueError: where it cannot be read as asked for.
     """
     if isinstance(dataset, arrays.ArrayDataset):  # one x and one y, without names
+        if settings.get("window"):
+            raise ValueError(
+                f"{dataset.root} has no trajectories to cut config.data.window "
+                f"{tuple(settings['window'])} from: set --config.data.window='()', or "
+                "store the windows as x and y"
+            )
         settings = {**settings, "inputs": (), "outputs": ()}
     return layouts.layout(_facts(dataset), settings)
 
@@ -211,6 +219,7 @@ def tested_on(dataset, settings: Mapping) -> dict:
     if isinstance(dataset, arrays.ArrayDataset):
         return {f"num_{split}": num for split, num in split_sizes(settings).items()}
     asked = layouts.request(_facts(dataset), settings)
+    # How windows become arrays is left out as well: they hold the same frames.
     return {
         "num_test": settings["num_test"],
         "inputs": asked.inputs,
@@ -244,12 +253,19 @@ def load_split(
         x, y, coordinates = loaded.x, loaded.y, loaded.coordinates
     else:
         asked = layouts.request(facts, settings)
-        loaded, x = _load_fields(dataset, asked, split, options)
-        y, coordinates = loaded.y, loaded.coordinates
+        if asked.window:
+            at = (*asked.inputs_at, *asked.outputs_at)
+            loaded, frames = _load_frames(dataset, asked, split, at, options)
+            x, y = map(np.ascontiguousarray, asked.window.split(frames))
+        else:
+            loaded, x = _load_fields(dataset, asked, split, options)
+            y = loaded.y
+            if asked.time_axis:
+                num = len(asked.outputs_at)
+                x = asked.on_time_axis(x, asked.inputs, num)
+                y = asked.on_time_axis(y, asked.outputs, num)
+        coordinates = loaded.coordinates
         if asked.time_axis:
-            num = len(asked.outputs_at)
-            x = asked.on_time_axis(x, asked.inputs, num)
-            y = asked.on_time_axis(y, asked.outputs, num)
             times = np.asarray(facts.steps, float)[list(asked.outputs_at)]
             coordinates = (*coordinates, times)
     _refuse_vanishing(dataset, y, loaded.sample_ids)
@@ -268,6 +284,45 @@ def load_split(
         num_coordinates,
         _periodic(dataset, stride, len(coordinates)),
     )
+
+
+def load_frames(dataset, settings: Mapping, split: str) -> tuple:
+    """Loads the whole trajectories that windows of training are cut from.
+
+    Args:
+        dataset: see `open_data`.
+        settings: `config.data`, with a window.
+        split: "train", "valid" or "test".
+
+    Returns:
+        frames [N, T, *grid, fields] float32, the fields as in `Request.frame_fields`;
+        sample_ids [N]; and the periodic axes as in `Samples`, time left out.
+
+    Raises:
+        ValueError: where the data cannot be read as asked for, or a trajectory
+            vanishes.
+    """
+    asked = layouts.request(_facts(dataset), settings)
+    options = {"num": settings[f"num_{split}"], "stride": settings["stride"]}
+    at = tuple(range(asked.window.num_frames))
+    loaded, frames = _load_frames(dataset, asked, split, at, options)
+    _refuse_vanishing(dataset, frames, loaded.sample_ids)
+    periodic = _periodic(dataset, settings["stride"], len(loaded.coordinates))
+    return frames, loaded.sample_ids, periodic
+
+
+def _load_frames(dataset: read.Dataset, asked: layouts.Request, split, at, options):
+    """`read.Samples` for ids and points, and the frames `at`, [N, len(at), ...]."""
+    fields, frames = asked.frame_fields, None
+    for first in range(0, len(at), FRAMES_AT_ONCE):
+        some = at[first : first + FRAMES_AT_ONCE]
+        loaded = dataset.load(split, inputs=fields, outputs=(), steps=some, **options)
+        part = asked.on_time_axis(loaded.x, fields, len(some))
+        if frames is None:
+            shape = (len(part), len(at), *part.shape[1:-2], len(fields))
+            frames = np.empty(shape, np.float32)
+        frames[:, first : first + len(some)] = np.moveaxis(part, -2, 1)
+    return loaded, frames
 
 
 def _periodic(dataset, stride: int, num_axes: int) -> tuple[bool, ...]:

@@ -6,9 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from operators.training import windows
+from operators.training.windows import Window
+
 MAX_AXES = 3  # of models, losses and pictures
 # Keys that `config.data` of earlier versions does not have, and what they mean there.
-FORMER = {"steps": (), "input_steps": (), "time_axis": False}
+FORMER = {
+    "steps": (),
+    "input_steps": (),
+    "time_axis": False,
+    "window": (),
+    "window_start": -1,
+    "window_fixed": False,
+    "window_layout": "time_axis",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +28,12 @@ class Layout:
 
     Attributes:
         axes: names of the axes, in array order; ("node",) on a mesh.
-        coordinates: one float64 array [n] per axis, after the stride.
+        coordinates: one float64 array [n] per axis, after the stride; those of y, where
+            x has other times.
         num_coordinates: channels of x that are coordinates of points, 0 on grids.
         inputs: a name for each other channel of x.
         outputs: a name for each channel of y.
+        window: of trajectories; None: the samples are read as they are.
     """
 
     axes: tuple[str, ...]
@@ -28,11 +41,36 @@ class Layout:
     num_coordinates: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    window: Window | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Points per axis."""
+        """Points per axis of y, and of x where nothing else is said."""
         return tuple(len(c) for c in self.coordinates)
+
+    @property
+    def input_grid(self) -> tuple[int, ...]:
+        """Points per axis of x, whose times may be fewer or more than those of y."""
+        if self.window is None or self.window.layout != "time_axis":
+            return self.grid
+        return (*self.grid[:-1], self.window.num_in)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether the last axis is time."""
+        return self.axes[-1] == "time"
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Points per axis without that of time."""
+        return self.grid[:-1] if self.has_time else self.grid
+
+    @property
+    def num_starts(self) -> int:
+        """Frames at which windows of training start; 0 where there is no choice."""
+        if self.window is None or self.window.fixed:
+            return 0
+        return self.window.num_starts
 
     @property
     def on_nodes(self) -> bool:
@@ -68,6 +106,8 @@ def spacing(coordinates: Sequence[np.ndarray]) -> tuple:
     """
 
     def distance(c):
+        if len(c) == 1:  # a single time: no differences, whatever they are divided by
+            return 1.0
         steps = np.diff(c)
         even = np.allclose(steps, steps[0], rtol=1e-4, atol=0)
         return float(c[1] - c[0]) if even else steps
@@ -109,6 +149,8 @@ class Request:
         outputs_at: those of the outputs.
         time_axis: whether the steps are an axis of the grid instead of channels.
         varying: names of the fields that have steps.
+        window: of trajectories, whose frames in validation and test are the steps
+            here; None without one.
     """
 
     inputs: tuple[str, ...]
@@ -117,6 +159,12 @@ class Request:
     outputs_at: tuple[int, ...]
     time_axis: bool
     varying: frozenset[str]
+    window: Window | None = None
+
+    @property
+    def frame_fields(self) -> tuple[str, ...]:
+        """Names of the fields of a frame: those of x and y, each once."""
+        return tuple(dict.fromkeys((*self.inputs, *self.outputs)))
 
     def channels(self, names: tuple[str, ...], at: tuple[int, ...]) -> tuple[str, ...]:
         """A name for each channel that these fields make."""
@@ -156,8 +204,12 @@ def request(facts: Facts, settings: Mapping) -> Request:
     """
     settings = {**FORMER, **settings}
     known = [field["name"] for field in facts.fields]
-    chosen = []
-    for key, default in zip(("inputs", "outputs"), facts.defaults, strict=True):
+    varying = frozenset(f["name"] for f in facts.fields if f["time_varying"])
+    chosen, defaults = [], facts.defaults
+    if settings["window"]:  # earlier frames of what is predicted
+        moving = tuple(name for name in known if name in varying)
+        defaults = (tuple(settings["outputs"]) or moving, moving)
+    for key, default in zip(("inputs", "outputs"), defaults, strict=True):
         names = tuple(settings[key]) or default
         if unknown := [n for n in names if n not in known]:
             raise ValueError(
@@ -165,6 +217,8 @@ def request(facts: Facts, settings: Mapping) -> Request:
                 f"fields {known}: choose among them, or () for {default}"
             )
         chosen.append(names)
+    if settings["window"]:
+        return _windowed(facts, settings, *chosen, varying)
     outputs_at = _steps(facts, settings)
     inputs_at = tuple(settings["input_steps"]) or outputs_at
     num, time_axis = len(facts.steps), settings["time_axis"]
@@ -180,10 +234,27 @@ def request(facts: Facts, settings: Mapping) -> Request:
             f"at least 2, but there are {len(inputs_at)} and {len(outputs_at)}"
         )
     inputs_at, outputs_at = (tuple(i % num for i in s) for s in (inputs_at, outputs_at))
-    varying = frozenset(
-        field["name"] for field in facts.fields if field["time_varying"]
-    )
     return Request(*chosen, inputs_at, outputs_at, time_axis, varying)
+
+
+def _windowed(facts: Facts, settings: Mapping, inputs, outputs, varying) -> Request:
+    """The request for windows of trajectories."""
+    if list(facts.coordinates) == ["node"]:
+        raise ValueError(
+            f"{facts.name} lies on the nodes of a mesh, where there are no windows: "
+            "leave config.data.window () and choose --config.data.steps"
+        )
+    if still := [name for name in outputs if name not in varying]:
+        raise ValueError(
+            f"config.data.outputs names {still[0]!r}, which does not vary in "
+            f"{facts.name}, but windows predict frames: choose among {sorted(varying)}"
+        )
+    fields = tuple(dict.fromkeys((*inputs, *outputs)))
+    window = windows.create(
+        settings, fields, inputs, outputs, len(facts.steps), facts.name
+    )
+    at = tuple(window.given), tuple(window.predicted)
+    return Request(inputs, outputs, *at, window.has_time_axis, varying, window)
 
 
 def _steps(facts: Facts, settings: Mapping) -> tuple[int, ...]:
@@ -220,16 +291,30 @@ def layout(facts: Facts, settings: Mapping) -> Layout:
     on_nodes = list(points) == ["node"]
     if asked.time_axis:
         if on_nodes or len(points) == MAX_AXES:
+            advice = (
+                "leave --config.data.time_axis=False and choose --config.data.steps"
+            )
+            if asked.window:
+                advice = "set --config.data.window_layout=channels"
             raise ValueError(
                 f"{facts.name} has the axes {', '.join(points)}, and no model takes "
-                "time as one more: leave --config.data.time_axis=False and choose "
-                "--config.data.steps"
+                f"time as one more: {advice}"
             )
         points["time"] = np.asarray(facts.steps, float)[list(asked.outputs_at)]
+    if window := asked.window:
+        names = (
+            window.input_channels(asked.inputs),
+            window.output_channels(asked.outputs),
+        )
+    else:
+        names = (
+            asked.channels(asked.inputs, asked.inputs_at),
+            asked.channels(asked.outputs, asked.outputs_at),
+        )
     return Layout(
         tuple(points),
         tuple(points.values()),
         facts.num_dims if on_nodes else 0,
-        asked.channels(asked.inputs, asked.inputs_at),
-        asked.channels(asked.outputs, asked.outputs_at),
+        *names,
+        window,
     )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from operators import models
 from operators.training.normalizers import Normalizer
 from operators.training.sharding import replicated, split_batch
+from operators.training.windows import Window
 
 
 @jax.tree_util.register_dataclass
@@ -49,6 +50,39 @@ class Arrays:
     y: jax.Array
     output: Normalizer
 
+    def batch(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns x and y of the samples with these indices [batch]."""
+        return self.x[indices], self.y[indices]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trajectories:
+    """Whole training trajectories on the devices, which batches cut windows from.
+
+    Attributes:
+        frames: [num, T, *grid, fields] in physical units.
+        input: encodes inputs.
+        output: decodes predictions to physical units.
+        window: what is cut from them.
+    """
+
+    frames: jax.Array
+    input: Normalizer
+    output: Normalizer
+    window: Window = dataclasses.field(metadata={"static": True})
+
+    def batch(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns x, encoded, and y of pairs [batch, 2] of sample and first frame."""
+        size = (1, self.window.length, *self.frames.shape[2:])
+
+        def cut(index):
+            place = (index[0], index[1], *(0,) * (len(size) - 2))
+            return jax.lax.dynamic_slice(self.frames, place, size)[0]
+
+        x, y = self.window.split(jax.vmap(cut)(indices))
+        return self.input.encode(x), y
+
 
 def create_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh
@@ -68,7 +102,9 @@ def make_train_step(
     *,
     micro_batch: int = 0,
 ) -> Callable:
-    """Compiles (state, arrays, indices [batch]) -> (state, metrics).
+    """Compiles (state, arrays, indices [batch] or [batch, 2]) -> (state, metrics).
+
+    The arrays are `Arrays`, or `Trajectories` with pairs of sample and start.
 
     The step gathers the batch on the devices, differentiates the **sum** of the
     per-sample losses of decoded predictions (so that coupled weight decay acts as in
@@ -113,7 +149,8 @@ def make_train_step(
             return jax.tree.map(jnp.add, total, (loss, gradient)), None
 
         zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
-        parts = indices.reshape(-1, micro_batch * mesh.size)
+        size = micro_batch * mesh.size
+        parts = indices.reshape(-1, size, *indices.shape[1:])
         (loss, gradient), _ = jax.lax.scan(add, zeros, parts)
         return finish(state, loss, gradient, state.variables, len(indices))
 
@@ -133,8 +170,8 @@ def _gradient_sums(graph: nnx.GraphDef, loss_fn: Callable, mesh: Mesh) -> Callab
     def sums(state: TrainState, arrays: Arrays, indices: jax.Array):
         indices = jax.lax.with_sharding_constraint(indices, over_batch)
         x, y = (
-            jax.lax.with_sharding_constraint(v[indices], over_batch)
-            for v in (arrays.x, arrays.y)
+            jax.lax.with_sharding_constraint(v, over_batch)
+            for v in arrays.batch(indices)
         )
 
         def objective(params):

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from operators.training import layouts
+
 # Settings that may change between a run and its continuation.
 FREE_KEYS = (
     "log",
@@ -16,6 +18,8 @@ FREE_KEYS = (
     "data.path",
     "eval.batch_size",
 )
+NOTHING = (None, False, 0, "", [], {})
+FORMER = {f"data.{key}": value for key, value in layouts.FORMER.items()}
 
 
 def prepare(workdir: Path, config: Mapping) -> bool:
@@ -45,7 +49,7 @@ def prepare(workdir: Path, config: Mapping) -> bool:
         if before.get(key) != now.get(key)
         and not key.startswith(FREE_KEYS)
         # A setting younger than the run, and left alone.
-        and (key in before or now[key])
+        and (key in before or now[key] not in (*NOTHING, FORMER.get(key)))
     ]
     if keys:
         changes = ", ".join(f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys[:4])
