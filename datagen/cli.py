@@ -147,7 +147,8 @@ def _execute(options, rest: list[str], stop: StopFlag) -> int:
         if config is None:
             config = load_plan(root).config
         with config.unlocked() if hasattr(config, "unlocked") else nullcontext():
-            config["solver"]["ordering"] = "none"  # nothing to sort for a few samples
+            if "ordering" in config["solver"]:  # nothing to sort for a few samples
+                config["solver"]["ordering"] = "none"
         return preview(make_plan(config, root), options.num, stop)
     if options.command == "explain":
         from datagen.explain import command
@@ -176,7 +177,7 @@ def generate(plan: Plan, stop: StopFlag, num_workers: int = 1) -> int:
     """Plan, run, finalize and verify in one."""
     from datagen import verify
     from datagen.finalize import finalize, is_finalized
-    from datagen.progress import fallback_words, megabytes
+    from datagen.progress import fallback_words, measure, megabytes
     from datagen.storage import read
 
     if not (finished := is_finalized(plan)):
@@ -191,7 +192,7 @@ def generate(plan: Plan, stop: StopFlag, num_workers: int = 1) -> int:
     fallbacks = fallback_words(plan, dataset.manifest["ladder"])
     print(
         f"{plan.root} {word} and verified: {sum(dataset.splits.values())} samples, "
-        f"{megabytes(size)}, true residual <= "
+        f"{megabytes(size)}, {measure(plan)} <= "
         f"{dataset.manifest['true_residual']['max']:.1e}"
         + (f", {fallbacks}" if fallbacks else "")
     )
@@ -284,6 +285,11 @@ def preview(plan: Plan, num: int, stop: StopFlag) -> int:
 
     if not 1 <= num <= plan.num_samples:
         raise PlanError(f"--num is {num}; expected 1 to {plan.num_samples}")
+    if plan.evolves:
+        from datagen import strips
+
+        print(strips.preview(plan, num, stop.check))
+        return DONE
     problem = plan.problem()
     ladder, solved = Ladder(problem, plan.solver), []
     for sample_id in plan.order[:num].tolist():

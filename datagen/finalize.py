@@ -123,6 +123,8 @@ def make_manifest(plan: Plan, records: dict[str, dict[str, Any]]) -> dict[str, A
         "costs": {"cpu_seconds": sum(r["cpu_s"] for r in records.values())},
         "code": plan.content["code"],
     }
+    if columns := plan.content.get("quality"):
+        manifest["quality"] = {c: _range(quality[c][accepted]) for c in columns}
     manifest["manifest_sha256"] = read.manifest_sha256(manifest)
     if problem := schemas.violation(manifest, schemas.MANIFEST):
         raise read.DatasetError(f"the manifest would break its schema: {problem}")
@@ -144,15 +146,22 @@ def _known(values: np.ndarray) -> dict[str, float]:
     return {"num": found.size, "mean": float(found.mean()), **_quantiles(found)}
 
 
+def _range(values: np.ndarray) -> dict[str, float]:
+    """As `_known`, with the smallest one; for numbers that need not be small."""
+    known = _known(values)
+    return known and {"min": float(values[np.isfinite(values)].min()), **known}
+
+
 def _quality(plan: Plan):
     """All quality columns, and the provenance of the first file."""
     tables, provenance = [], {}
+    columns = [*well.QUALITY_COLUMNS, *plan.content.get("quality", {})]
     for shard in plan.shards:
         path = plan.root / shard.file
         try:
             with h5py.File(path, "r", locking="best-effort") as file:
                 group = file["quality"]
-                tables.append({k: group[k][()] for k in well.QUALITY_COLUMNS})
+                tables.append({k: group[k][()] for k in columns})
                 provenance = provenance or dict(file["provenance"].attrs)
         except (OSError, KeyError) as error:
             raise read.DatasetError(
@@ -167,12 +176,14 @@ def _quality(plan: Plan):
 def stats_yaml(plan: Plan, records: dict[str, dict[str, Any]]) -> str:
     """Mean, std and rms of every field over the accepted training samples.
 
-    Merged from the moments of the shards in their order, in float64; deltas are the
-    changes from one step to the next. A stationary solution has one step and so none:
+    Where there are none, as in sets for tests alone, over all accepted ones. Merged
+    from the moments of the shards in their order, in float64; deltas are the changes
+    from one step to the next. A stationary solution has one step and so none:
     mean_delta is 0 and std_delta and rms_delta are 1, with which foreign normalisers do
     nothing.
     """
     train = [r["moments"] for r in records.values() if r["split"] == "train"]
+    train = train or [r["moments"] for r in records.values()]
     stats: dict[str, dict[str, float]] = {"mean": {}, "std": {}, "rms": {}}
     stats |= {"mean_delta": {}, "std_delta": {}, "rms_delta": {}}
     for field in plan.content["fields"]:

@@ -24,6 +24,7 @@ from solvers.results import SolveRecord
 
 # Rungs; the numbers are stored in quality/method.
 PLANNED, COLD, MORE_ITERATIONS, FALLBACK, DIRECT, QUARANTINE = 0, 1, 2, 3, 4, 5
+HALVED = 6  # a smaller time step, see `datagen.evolution`
 RUNG_NAMES = {
     PLANNED: "planned",
     COLD: "cold",
@@ -31,6 +32,7 @@ RUNG_NAMES = {
     FALLBACK: "fallback",
     DIRECT: "direct",
     QUARANTINE: "quarantine",
+    HALVED: "half_step",
 }
 
 # Residuals at which the algebraic error matters to nobody: the defaults of rtol and
@@ -52,6 +54,7 @@ class Solved:
         failed_step: the system that could not be solved; -1 if all were.
         discretisation_error: estimate of ||u_h - u|| / ||u||, see
             `datagen.discretisation`; NaN if nobody asked.
+        quality: what the problem tells beyond that, by column.
     """
 
     fields: dict[str, np.ndarray] | None
@@ -62,6 +65,7 @@ class Solved:
     sample: dict[str, np.ndarray] | None
     failed_step: int = -1
     discretisation_error: float = math.nan
+    quality: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from datagen import discretisation, ordering
+from datagen import discretisation, evolution, ordering
 from datagen.methods import MethodError, resolve
+from datagen.problems.base import is_evolution
 from datagen.storage import commit, read, schemas
 
 SPLITS = read.SPLITS
@@ -99,6 +100,11 @@ class Plan:
         """Samples over all splits."""
         return len(self.order)
 
+    @property
+    def evolves(self) -> bool:
+        """Whether samples are integrated in time instead of solving linear systems."""
+        return "scheme" in self.config["solver"]
+
     def sample_ids(self, shard: Shard) -> np.ndarray:
         """Ids of a shard, in the order in which they are solved."""
         return self.order[shard.start : shard.stop]
@@ -156,15 +162,7 @@ def make_plan(
     config = plain(config)
     problem = create_problem(config["problem"])
     steps = steps_of(problem)
-    try:
-        if existing is not None and existing.config["solver"] == config["solver"]:
-            choice = existing.solver.get("choice")  # frozen, whatever the table says
-        sizes = list(config["splits"].values())
-        solver = resolve(config["solver"], problem, sizes, choice)
-        known = existing and existing.solver.get("discretisation")
-        solver = discretisation.frozen(config["solver"], problem, solver, known)
-    except MethodError as error:
-        raise PlanError(str(error)) from error
+    solver = _resolved(config, problem, existing, choice)
     shards = _cut(config)
     if existing is None:
         sorted_samples = ordering.order_samples(
@@ -198,6 +196,8 @@ def make_plan(
         "shards": [dataclasses.asdict(shard) for shard in shards],
         "order_sha256": hashlib.sha256(_npy(order)).hexdigest(),
     }
+    if is_evolution(problem):
+        content["quality"] = dict(problem.quality_columns)
     if parents is not None:
         content["sort"]["parents_sha256"] = hashlib.sha256(_npy(parents)).hexdigest()
     content["plan_sha256"] = plan_sha256(content)
@@ -205,6 +205,34 @@ def make_plan(
     content["code"] = code_version()
     content["created_at"] = datetime.datetime.now(datetime.UTC).isoformat()
     return Plan(root, content, order, parents)
+
+
+def _resolved(
+    config: dict[str, Any], problem, existing: Plan | None, choice
+) -> dict[str, Any]:
+    """`plan.solver`.
+
+    Raises:
+        PlanError: if `config.solver` is wrong, or does not suit the problem.
+    """
+    solver, sizes = config["solver"], list(config["splits"].values())
+    if is_evolution(problem) != ("scheme" in solver):
+        suits = "time_stepping" if is_evolution(problem) else "solver"
+        does = "is integrated in time" if is_evolution(problem) else "is not"
+        raise PlanError(
+            f"config.solver has the keys {', '.join(solver)}, but problem "
+            f"{config['problem']['name']} {does}; expected configs.common.{suits}(...)"
+        )
+    try:
+        if is_evolution(problem):
+            return evolution.resolve(solver, problem, sizes, config["shard_size"])
+        if existing is not None and existing.config["solver"] == solver:
+            choice = existing.solver.get("choice")  # frozen, whatever the table says
+        resolved = resolve(solver, problem, sizes, choice)
+        known = existing and existing.solver.get("discretisation")
+        return discretisation.frozen(solver, problem, resolved, known)
+    except MethodError as error:
+        raise PlanError(str(error)) from error
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -361,7 +389,9 @@ def _check_config(config: dict[str, Any]) -> None:
     schema = schemas.PLAN["properties"]["config"]
     if problem := schemas.violation(config, schema, "config"):
         raise PlanError(f"{problem}; see configs/data for complete examples")
-    if config["splits"]["train"] < 1:
+    if "scheme" in config["solver"] and not any(config["splits"].values()):
+        raise PlanError("config.splits are all 0; expected at least 1 sample")
+    if "scheme" not in config["solver"] and config["splits"]["train"] < 1:
         raise PlanError("config.splits.train is 0; expected at least 1 sample")
 
 
@@ -372,7 +402,7 @@ def steps_of(problem) -> np.ndarray | None:
         PlanError: if the problem solves several systems and does not say what they are.
     """
     steps = getattr(problem, "steps", None)
-    if steps is None and problem.num_systems > 1:
+    if steps is None and getattr(problem, "num_systems", 1) > 1:
         raise PlanError(
             f"problem {problem.name} solves {problem.num_systems} systems per sample "
             "but has no attribute steps: the times or frequencies [T] of what it stores"

@@ -82,6 +82,11 @@ def measured(config, num: int | None, stop: StopFlag) -> dict:
     from datagen.calibrate import calibrate
     from datagen.measuring import number_of_samples
 
+    if "scheme" in config["solver"]:
+        raise PlanError(
+            f"--calibrate measures methods for linear systems, and {config['name']} is "
+            "integrated in time: compare time steps with `python -m datagen explain`"
+        )
     if (method := config["solver"]["method"]) != "auto":
         raise PlanError(
             f"--calibrate chooses the method, but config.solver.method is {method}; "

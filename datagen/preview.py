@@ -64,7 +64,7 @@ def plot_samples(
         2, num + 1, width_ratios=[1.0] * num + [0.06], squeeze=False
     )
     axes, bars = cells[:, :-1], cells[:, -1]
-    draw, corners = _pixels(samples.coordinates) if mesh is None else _triangles(mesh)
+    draw, corners = pixels(samples.coordinates) if mesh is None else _triangles(mesh)
     xticks, yticks = (np.round(np.linspace(a, b, 3), 2) for a, b in corners)
     rows = ((inputs, fields[0], "cividis"), (outputs, fields[1], "magma"))
     for row, bar, (arrays, name, colours) in zip(axes, bars, rows, strict=True):
@@ -97,7 +97,7 @@ def _slice(inputs: np.ndarray) -> int:
     return int(places[np.argmin(np.abs(places - inputs.shape[-1] // 2))])
 
 
-def _pixels(coordinates: Sequence[np.ndarray]):
+def pixels(coordinates: Sequence[np.ndarray]):
     """How arrays on the first two axes are drawn, and the ends of these axes."""
     extent = []
     for x in coordinates[:2]:  # pixels reach half a spacing beyond the outer points

@@ -32,6 +32,7 @@ class Progress:
         self._num_shards, self._total = len(plan.shards), plan.num_samples
         self._shards, self._done = len(records), sum(r["num_samples"] for r in records)
         self._recycled, self._reason = 0, ""
+        self._measure = measure(plan)
         self._start, self._solved, self._shown = time.monotonic(), 0, 0.0
         self._bar = tqdm.tqdm(
             total=self._total,
@@ -104,7 +105,7 @@ class Progress:
 
     def _details(self, shard_id: str) -> str:
         rejected = f", {self._rejected} rejected" if self._rejected else ""
-        return f"{shard_id}, true residual <= {self._residual:.1e}{rejected}"
+        return f"{shard_id}, {self._measure} <= {self._residual:.1e}{rejected}"
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""
@@ -119,6 +120,7 @@ def announce(
 ) -> None:
     """Says what a run will make, how large it is and how long it takes."""
     samples = sum(shard.stop - shard.start for shard in missing)
+    tried = "a batch integrated" if plan.evolves else "two solved"
     splits = ", ".join(f"{plan.config['splits'][split]} {split}" for split in SPLITS)
     size = plan.num_samples * timing.num_bytes + FILE_OVERHEAD * len(plan.shards)
     print(
@@ -133,7 +135,7 @@ def announce(
     print(
         f"{samples} samples to make, about "
         f"{duration(makespan(missing, timing.seconds, num_workers))}{hands} at "
-        f"{milliseconds(timing.seconds)} each (two solved to tell"
+        f"{milliseconds(timing.seconds)} each ({tried} to tell"
         f"{_compilation(timing)})",
         flush=True,
     )
@@ -141,6 +143,8 @@ def announce(
         what = "the sample timed could not be made"
         if timing.solved:
             what = f"{plan.solver['method']} failed on the sample timed; a fallback did"
+            if plan.evolves:
+                what = "the sample timed needed a smaller time step"
         print(f"warning: {what}: {timing.failures[0]}", flush=True)
     needed = size * samples / max(plan.num_samples, 1)
     if needed > (free := run.free_bytes(plan)):
@@ -149,6 +153,11 @@ def announce(
             "free; if the disk fills up, make room and run the same command again",
             flush=True,
         )
+
+
+def measure(plan: Plan) -> str:
+    """What samples are accepted on."""
+    return "balance defect" if plan.evolves else "true residual"
 
 
 def makespan(shards: list, seconds: float, num_workers: int) -> float:
@@ -187,11 +196,13 @@ def fallback_words(plan: Plan, rungs: dict[str, int]) -> str:
         rungs: samples per rung, as in the manifest.
 
     Returns:
-        The words, empty if none did.
+        The words, empty if none did; of trajectories, how many needed smaller steps.
     """
     others = [f["method"] for f in plan.solver["fallbacks"] if f["method"] != "direct"]
     names = {"fallback": " or ".join(others), "direct": "direct"}
     total = sum(rungs.values())
+    if num := rungs.get("half_step"):
+        return f"{num} of {total} samples with a smaller time step"
     return ", ".join(
         f"{rungs[rung]} of {total} samples by fallback {name}"
         for rung, name in names.items()
@@ -227,6 +238,11 @@ def describe_solver(plan: Plan) -> str:
     """Method, settings and ordering in a line, and one per split that was sorted."""
     solver = plan.solver
     words = solver_words(solver)
+    if plan.evolves:
+        return (
+            f"scheme {' '.join([solver['method'], *words])}; accepted up to a balance "
+            f"defect of {solver['accept_rtol']:g}"
+        )
     fallbacks = " then ".join(f["method"] for f in solver["fallbacks"]) or "none"
     line = f"method {' '.join([solver['method'], *words])}; ordering "
     line += f"{solver['ordering']}; fallbacks {fallbacks}"

@@ -25,6 +25,9 @@ def provenance(solver: dict[str, Any]) -> dict[str, str]:
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     versions["blas"] = f"{blas.get('name', '')} {blas.get('version', '')}".strip()
     choices = [solver, *solver["fallbacks"]]
+    if "batch_size" in solver["settings"]:  # integrated in time
+        versions["jax_backend"] = importlib.import_module("jax").default_backend()
+        return versions
     methods = [choice["method"] for choice in choices]
     names = [choice["settings"].get("preconditioner", "none") for choice in choices]
     petsc = (sequence.PETSC_PREFIX, *preconditioners.PETSC_PRECONDITIONERS)

@@ -34,18 +34,12 @@ def readme(plan: Plan, manifest: dict[str, Any]) -> str:
         f"| {split} | {c['planned']} | {c['accepted']} | {c['quarantined']} |"
         for split, c in manifest["counts"].items()
     )
-    ladder = ", ".join(f"{n} {rung}" for rung, n in manifest["ladder"].items())
     return f"""# {manifest["name"]}
 
 {manifest["equation"]}
 
 {points(plan).capitalize()}, {manifest["dtype"]}.
-{_method(plan)}{_choice(plan)}
-Every accepted sample has a relative residual ||b - A x|| / ||b||, recomputed in float64
-before the cast, of at most {plan.solver["accept_rtol"]:g}; the largest is \
-{manifest["true_residual"].get("max", math.nan):.2e}.
-Samples by the last method they needed: {ladder}.{_recycling(plan, manifest)}\
-{_errors(plan, manifest)}
+{_integrated(plan, manifest) if plan.evolves else _solved(plan, manifest)}
 
 {fields}
 
@@ -59,6 +53,41 @@ is known of them is in `quarantine/`.
 {_opening(plan)}
 Check the files with `sha256sum -c checksums.sha256`.
 """
+
+
+def _solved(plan: Plan, manifest: dict[str, Any]) -> str:
+    """How the linear systems were solved, and how well."""
+    ladder = ", ".join(f"{n} {rung}" for rung, n in manifest["ladder"].items())
+    return f"""{_method(plan)}{_choice(plan)}
+Every accepted sample has a relative residual ||b - A x|| / ||b||, recomputed in float64
+before the cast, of at most {plan.solver["accept_rtol"]:g}; the largest is \
+{manifest["true_residual"].get("max", math.nan):.2e}.
+Samples by the last method they needed: {ladder}.{_recycling(plan, manifest)}\
+{_errors(plan, manifest)}"""
+
+
+def _integrated(plan: Plan, manifest: dict[str, Any]) -> str:
+    """How the samples were integrated in time, how well, and what is told of them."""
+    solver, steps = plan.solver, manifest["iterations"]
+    words = ", ".join(solver_words(solver))
+    text = f"""Integrated in time with `{solver["method"]}` ({words}).
+Every accepted sample is finite, and the balance laws of the equation hold over its time
+steps up to a relative defect of {solver["accept_rtol"]:g}; the largest is \
+{manifest["true_residual"].get("max", math.nan):.2e}
+(`quality/true_rel_residual`). Time steps per sample: {steps.get("q50", math.nan):.0f} \
+in the median, {steps.get("max", math.nan):.0f} at most (`quality/iterations`)."""
+    if words := fallback_words(plan, manifest["ladder"]):
+        text += f"\n{words[0].upper()}{words[1:]}."
+    if columns := manifest.get("quality"):
+        text += (
+            "\n\n| in `quality` | smallest | mean | largest | |\n|---|---|---|---|---|"
+        )
+    for name, v in (columns or {}).items():
+        numbers = " | ".join(
+            f"{v.get(k, math.nan):.4g}" for k in ("min", "mean", "max")
+        )
+        text += f"\n| `{name}` | {numbers} | {plan.content['quality'][name]} |"
+    return text
 
 
 def _errors(plan: Plan, manifest: dict[str, Any]) -> str:
@@ -125,6 +154,8 @@ def _choice(plan: Plan) -> str:
 def _opening(plan: Plan) -> str:
     """How to open it with this package, h5py and The Well."""
     fields = plan.content["fields"]
+    if plan.evolves:
+        return _opening_trajectories(plan)
     several = len(plan.content["steps"]["values"]) > 1
     axes = ", ".join(plan.content["grid"]["axes"])
     inputs, outputs = default_fields(fields)
@@ -164,6 +195,38 @@ With The Well. {note}:
     from the_well.data import WellDataset
     data = WellDataset(path=".", well_split_name="train",
                        n_steps_input={int(several)}, n_steps_output=1)
+"""
+
+
+def _opening_trajectories(plan: Plan) -> str:
+    """The same for trajectories, of which inputs and outputs are parts."""
+    axes = ", ".join(plan.content["grid"]["axes"])
+    names = [f["name"] for f in plan.content["fields"] if f["time_varying"]]
+    num = len(plan.content["steps"]["values"])
+    lines = "\n        ".join(_h5py_line(name, True, True, axes) for name in names)
+    split = plan.shards[0].split
+    return f"""## Open it
+
+With this package:
+
+    from datagen.storage.read import open_dataset
+    dataset = open_dataset(".")
+    # [samples, steps, {axes}]
+    {names[0]} = dataset.trajectories("{split}", "{names[0]}")
+    dataset.steps  # the {num} times
+
+With h5py (`quality/sample_id` tells which sample a row is):
+
+    import h5py
+    with h5py.File("{plan.shards[0].file}") as file:
+        keep = file["quality/accepted"][()]
+        {lines}
+
+With The Well (the times are in `dimensions/time`):
+
+    from the_well.data import WellDataset
+    data = WellDataset(path=".", well_split_name="{split}",
+                       n_steps_input={min(10, max(1, num - 1))}, n_steps_output=1)
 """
 
 

@@ -1,7 +1,7 @@
 """Makes the shards of a plan, one after the other, and commits each as it is done."""
 
+import contextlib
 import dataclasses
-import functools
 import hashlib
 import io
 import json
@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from datagen.discretisation import Twin
-from datagen.ladder import Ladder, Solved
-from datagen.plan import Plan, Shard, sample_rng, steps_of
+from datagen.batches import Batches
+from datagen.chain import Chain
+from datagen.ladder import Solved
+from datagen.plan import Plan, Shard, steps_of
 from datagen.provenance import provenance
 from datagen.reports import SampleReport
 from datagen.storage import commit, ledger, well
 
 Record = dict[str, Any]
 SampleFn = Callable[[SampleReport], None]
+LONG_SECONDS = 20.0  # a batch that takes longer is timed once, compilation included
 
 
 class RunError(RuntimeError):
@@ -49,25 +51,25 @@ class Timing:
 
 
 def time_sample(plan: Plan, shard: Shard) -> Timing:
-    """Solves the first two samples of a shard: the first one compiles.
+    """Solves the first two samples of a shard, or its first batch twice.
 
-    The second one is the first again where there is only one. Nothing is kept.
+    The first time compiles. The second sample is the first again where there is only
+    one, and a batch that takes long is not integrated again. Nothing is kept.
     """
-    ladder = Ladder(plan.problem(), plan.solver)
-    seconds = []
-    ids = plan.sample_ids(shard)[:2]
-    try:
-        for sample_id in (ids[0], ids[-1]):
+    solver, seconds = shard_solver(plan, shard, plan.problem()), []
+    with contextlib.closing(solver):
+        for place in (0, 1):
+            if seconds and seconds[0] > LONG_SECONDS and plan.evolves:
+                break
             start = time.perf_counter()
-            solved = ladder.solve(sample_rng(plan.config["seed"], sample_id))
-            seconds.append(time.perf_counter() - start)
-    finally:
-        ladder.close()
+            several = solver.solve_some(place)
+            seconds.append((time.perf_counter() - start) / len(several))
+    solved = several[0]
     dtype = plan.config["storage"]["dtype"]
     fields = (solved.fields or {}).values()
     num_bytes = sum(well.stored_bytes(values.astype(dtype)) for values in fields)
-    first = max(0.0, seconds[0] - seconds[1])
-    return Timing(first, seconds[1], num_bytes, solved.failures, solved.accepted)
+    first = max(0.0, seconds[0] - seconds[-1]) * len(several)
+    return Timing(first, seconds[-1], num_bytes, solved.failures, solved.accepted)
 
 
 def pending(plan: Plan) -> list[Shard]:
@@ -206,20 +208,14 @@ def solve_shard(
     """
     ids = plan.sample_ids(shard)
     fields = _empty_fields(plan, problem, len(ids))
-    quality = {k: np.zeros(len(ids), t) for k, t in well.QUALITY_COLUMNS.items()}
+    columns = plan.content.get("quality", {})
+    kinds = well.QUALITY_COLUMNS | dict.fromkeys(columns, np.float64)
+    quality = {name: np.zeros(len(ids), kind) for name, kind in kinds.items()}
     rejected = {}
-    ladder = Ladder(problem, plan.solver)
-    states = States(plan, shard, ladder)
-    twin = Twin(problem, plan.solver, plan.config["solver"]["error_every"])
-    rng = functools.partial(sample_rng, plan.config["seed"])
-    try:
-        for row, sample_id in enumerate(ids.tolist()):
-            poll()
-            states.before(row)
-            solved = ladder.solve(rng(sample_id))
-            states.after(row)
-            solved = twin.estimated(solved, sample_id, rng)
-            for name, values in _quality(sample_id, row, solved).items():
+    with contextlib.closing(shard_solver(plan, shard, problem)) as solver:
+        everything = zip(ids.tolist(), solver.solve_all(poll), strict=True)
+        for row, (sample_id, solved) in enumerate(everything):
+            for name, values in _quality(plan, sample_id, row, solved).items():
                 quality[name][row] = values
             if solved.accepted:
                 for name, values in solved.fields.items():
@@ -227,9 +223,6 @@ def solve_shard(
             else:
                 rejected[sample_id] = solved
             on_sample(SampleReport.of(shard.id, sample_id, solved))
-    finally:
-        ladder.close()
-        twin.close()
     if len(rejected) == len(ids) > 1:
         cause = "; ".join(next(iter(rejected.values())).failures)
         raise RunError(
@@ -249,40 +242,14 @@ def solve_shard(
         steps=steps_of(problem),
         step_name=plan.content["steps"]["name"],
         mesh=getattr(problem, "mesh", None),
+        quality_columns=columns,
     )
-    return content, rejected, ladder.solve_seconds
+    return content, rejected, solver.solve_seconds
 
 
-class States:
-    """Along a tree: what the ladder carried after each sample, while it is needed.
-
-    Args:
-        plan: the plan; without parents nothing is done.
-        shard: the shard that is solved.
-        ladder: its ladder.
-    """
-
-    def __init__(self, plan: Plan, shard: Shard, ladder: Ladder):
-        self._ladder, self._snapshots = ladder, {}
-        self._parents, self._last_use = None, {}
-        if plan.parents is not None:
-            parents = plan.parents[shard.start : shard.stop]
-            self._parents = np.where(parents < 0, -1, parents - shard.start).tolist()
-            self._last_use = {p: row for row, p in enumerate(self._parents)}
-
-    def before(self, row: int) -> None:
-        """Goes back to the state after the parent of a row."""
-        if self._parents is None or row == 0 or self._parents[row] == row - 1:
-            return
-        parent = self._parents[row]
-        self._ladder.restore(self._snapshots.get(parent))
-        if self._last_use.get(parent) == row:
-            self._snapshots.pop(parent, None)
-
-    def after(self, row: int) -> None:
-        """Keeps the state if a row after the next one goes on from here."""
-        if self._last_use.get(row, 0) > row + 1:
-            self._snapshots[row] = self._ladder.snapshot()
+def shard_solver(plan: Plan, shard: Shard, problem) -> Chain | Batches:
+    """What solves the samples of a shard, in order."""
+    return (Batches if plan.evolves else Chain)(plan, shard, problem)
 
 
 def _empty_fields(plan: Plan, problem, num: int) -> dict[str, np.ndarray]:
@@ -298,7 +265,7 @@ def _empty_fields(plan: Plan, problem, num: int) -> dict[str, np.ndarray]:
     }
 
 
-def _quality(sample_id: int, row: int, solved: Solved) -> dict[str, Any]:
+def _quality(plan: Plan, sample_id: int, row: int, solved: Solved) -> dict[str, Any]:
     records = solved.records
     residuals = [record.relative_residual for record in records]
     converged = all(record.converged for record in records)
@@ -317,7 +284,7 @@ def _quality(sample_id: int, row: int, solved: Solved) -> dict[str, Any]:
         "discretisation_error": solved.discretisation_error,
         "failed_step": solved.failed_step,
         "accepted": solved.accepted,
-    }
+    } | {k: solved.quality.get(k, np.nan) for k in plan.content.get("quality", {})}
 
 
 def quarantine(plan: Plan, shard: Shard, sample_id: int, solved: Solved) -> None:

@@ -30,14 +30,18 @@ def describe(plan: Plan) -> str:
     ]
     if records:
         iterations = sum(r["iterations_mean"] * r["num_samples"] for r in records)
-        line = f"solver    {iterations / done:.1f} iterations per sample on average"
-        if (num := len(plan.content["steps"]["values"])) > 1:
+        what = "time steps" if plan.evolves else "iterations"
+        line = f"solver    {iterations / done:.1f} {what} per sample on average"
+        if not plan.evolves and (num := len(plan.content["steps"]["values"])) > 1:
             line += f", over its {num} steps together"
         lines.append(line)
         if fallbacks := fallback_words(plan, _rungs(records)):
             lines.append(f"fallbacks {fallbacks}")
         worst = max(record["true_residual_max"] for record in records)
-        lines.append(f"residual  {worst:.2e} at most, recomputed in float64")
+        words = "residual  {:.2e} at most, recomputed in float64"
+        if plan.evolves:
+            words = "defect    {:.2e} at most, of the balance laws, relative"
+        lines.append(words.format(worst))
     if (costs := _costs(records)) is not None:
         lines.append(
             "cost      {:.1f} core-ms per sample, {:.1f} in solvers".format(*costs)

@@ -133,6 +133,41 @@ class Dataset:
                         array[positions, ..., channel] = values
         return Samples(x, y, ids, coordinates)
 
+    def trajectories(
+        self, split: str, field: str, *, num: int | None = None, stride: int = 1
+    ) -> np.ndarray:
+        """Reads all steps of a field of accepted samples, in the order of their ids.
+
+        Args:
+            split: "train", "valid" or "test".
+            field: name of a time-varying field.
+            num: number of samples; None for all.
+            stride: keep every stride-th point of each axis.
+
+        Returns:
+            [N, T, *grid] in the dtype that is stored; T are the `steps`.
+
+        Raises:
+            DatasetError: if the split, the field, that many samples or that stride do
+                not exist, or a file cannot be read.
+        """
+        check_request(self.name, self.splits, split, num)
+        known = [f["name"] for f in self.manifest["fields"] if f["time_varying"]]
+        if field not in known:
+            raise DatasetError(
+                f"{self.name} has no field {field!r} that varies in time; known: "
+                f"{known}"
+            )
+        check_stride(self.name, self.coordinates, stride)
+        shape = [len(c) for c in subsample(self.coordinates, stride, self.name)]
+        points = (slice(None), slice(None), *(slice(None, None, stride),) * len(shape))
+        ids, parts = self._accepted(split, num)
+        values = np.empty((len(ids), len(self.steps), *shape), self.manifest["dtype"])
+        for path, rows, places in parts:
+            with _open(path) as file:
+                values[places] = _read_field(file, field, None, rows, 1)[points]
+        return values
+
     def _chosen_steps(self, steps: int | tuple[int, ...] | None) -> list[int]:
         """Indices of the steps asked for, from 0."""
         num = len(self.steps)

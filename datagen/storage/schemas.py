@@ -34,6 +34,40 @@ _STEPS = _record(
     }
 )
 
+# How linear systems are solved, `configs.common.solver`.
+_LINEAR_SOLVER = _record(
+    {
+        "method": {"type": "string"},
+        "rtol": {"type": "number", "exclusiveMinimum": 0},
+        "accept_rtol": {"type": "number", "exclusiveMinimum": 0},
+        "maxiter": _COUNT,
+        "stop": {"enum": ["residual", "discretisation"]},
+        "estimate_errors": {"type": "boolean"},
+        "error_every": _COUNT,
+        "ordering": {"enum": ["auto", *ORDERINGS]},
+        "preconditioner": {"type": "string"},
+        "frozen": {"type": "boolean"},
+        "m": {"type": "integer", "minimum": 1},
+        "k": _COUNT,
+        "guess": {"enum": ["none", "projection"]},
+        "window": {"type": "integer", "minimum": 1},
+        "fallbacks": {"type": "array", "items": {"type": "string"}},
+    }
+)
+
+# How samples are integrated in time, `configs.common.time_stepping`.
+_TIME_STEPPING = _record(
+    {
+        "scheme": {"type": "string"},
+        "dt": {"type": "number", "minimum": 0},
+        "cfl": {"type": "number", "minimum": 0},
+        "dtype": {"enum": ["float32", "float64"]},
+        "batch_size": {"type": "integer", "minimum": 1},
+        "accept": {"type": "number", "exclusiveMinimum": 0},
+        "halvings": _COUNT,
+    }
+)
+
 PLAN = _record(
     {
         "schema_version": _VERSION,
@@ -46,25 +80,11 @@ PLAN = _record(
                 "splits": _record({"train": _COUNT, "valid": _COUNT, "test": _COUNT}),
                 "shard_size": {"type": "integer", "minimum": 1},
                 "problem": {"type": "object", "required": ["name"]},
-                "solver": _record(
-                    {
-                        "method": {"type": "string"},
-                        "rtol": {"type": "number", "exclusiveMinimum": 0},
-                        "accept_rtol": {"type": "number", "exclusiveMinimum": 0},
-                        "maxiter": _COUNT,
-                        "stop": {"enum": ["residual", "discretisation"]},
-                        "estimate_errors": {"type": "boolean"},
-                        "error_every": _COUNT,
-                        "ordering": {"enum": ["auto", *ORDERINGS]},
-                        "preconditioner": {"type": "string"},
-                        "frozen": {"type": "boolean"},
-                        "m": {"type": "integer", "minimum": 1},
-                        "k": _COUNT,
-                        "guess": {"enum": ["none", "projection"]},
-                        "window": {"type": "integer", "minimum": 1},
-                        "fallbacks": {"type": "array", "items": {"type": "string"}},
-                    }
-                ),
+                "solver": {
+                    "if": {"required": ["scheme"]},
+                    "then": _TIME_STEPPING,
+                    "else": _LINEAR_SOLVER,
+                },
                 "storage": _record({"dtype": {"enum": ["float32", "float64"]}}),
             }
         ),
@@ -143,7 +163,11 @@ PLAN = _record(
             }
         ),
         "created_at": {"type": "string"},
-    }
+    },
+    {
+        # Columns of `quality` beyond those of every set: name -> description.
+        "quality": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
 )
 
 LEDGER = _record(
@@ -242,6 +266,7 @@ MANIFEST = _record(
         "discretisation_error": _NUMBERS,
         "steps": _STEPS,
         "solver": PLAN["properties"]["solver"],
+        "quality": {"type": "object", "additionalProperties": _NUMBERS},
     },
 )
 
@@ -262,6 +287,9 @@ def violation(value: Any, schema: dict[str, Any], where: str = "") -> str:
     Knows the keywords that the schemas above use, no others.
     """
     name = where or "it"
+    if "if" in schema:
+        branch = "else" if violation(value, schema["if"]) else "then"
+        return violation(value, schema[branch], where)
     if "const" in schema and value != schema["const"]:
         return f"{name} is {value!r}, expected {schema['const']!r}"
     if "enum" in schema and value not in schema["enum"]:

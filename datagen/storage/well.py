@@ -11,7 +11,7 @@ References:
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,15 @@ class ShardContent:
         specs: objects with name, time_varying, units and description.
         fields: name -> [samples, *grid], in the dtype to store; rows of rejected
             samples are NaN. With `steps`, time varying ones are [samples, T, *grid].
-        quality: column -> [samples], see `QUALITY_COLUMNS`.
+        quality: column -> [samples], see `QUALITY_COLUMNS`, and those of
+            `quality_columns`.
         provenance: names and versions.
         steps: [T] times or frequencies of the stored steps; None for stationary
             problems, whose solution is stored as a trajectory of one step.
         step_name: what the steps are: "time", "frequency".
         mesh: `datagen.problems.meshes.Mesh` if the only axis is `node`, else None.
+        quality_columns: float64 columns that this set has beyond those of every set,
+            with their descriptions.
     """
 
     dataset_name: str
@@ -91,6 +94,7 @@ class ShardContent:
     steps: np.ndarray | None = None
     step_name: str = "time"
     mesh: Any = None
+    quality_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def encode(content: ShardContent) -> bytes:
@@ -125,16 +129,22 @@ def encode(content: ShardContent) -> bytes:
             group.attrs["field_names"] = _strings(spec.name for spec in specs)
             for spec in specs:
                 _write_field(group, spec, content)
-        quality = file.create_group("quality")
-        for name, dtype in QUALITY_COLUMNS.items():
-            column = np.asarray(content.quality[name], dtype)
-            quality.create_dataset(
-                name, data=column, chunks=column.shape, fletcher32=True
-            )
+        _write_quality(file.create_group("quality"), content)
         file.create_group("provenance").attrs.update(content.provenance)
         file.attrs["complete"] = True
         file.flush()
         return file.id.get_file_image()
+
+
+def _write_quality(group: h5py.Group, content: ShardContent) -> None:
+    more = dict.fromkeys(content.quality_columns, np.float64)
+    for name, dtype in (QUALITY_COLUMNS | more).items():
+        column = np.asarray(content.quality[name], dtype)
+        data = group.create_dataset(
+            name, data=column, chunks=column.shape, fletcher32=True
+        )
+        if name in more:
+            data.attrs["description"] = content.quality_columns[name]
 
 
 def _strings(values) -> np.ndarray:

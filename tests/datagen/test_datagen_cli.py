@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from datagen import cli, run
+from datagen import chain, cli
 from datagen.cli import main
 from datagen.storage import commit
 from datagen.storage.read import open_dataset
@@ -203,7 +203,7 @@ def test_checksums_can_be_checked_with_sha256sum(finished):
 def test_a_signal_between_samples_leaves_with_75(
     config_file, finished, tmp_path, monkeypatch, capsys
 ):
-    root, solved, ladder_solve = tmp_path / "stopped", [], run.Ladder.solve
+    root, solved, ladder_solve = tmp_path / "stopped", [], chain.Ladder.solve
 
     def solve(self, rng):
         solved.append(None)
@@ -212,7 +212,7 @@ def test_a_signal_between_samples_leaves_with_75(
         return ladder_solve(self, rng)
 
     command = ["generate", "--config", config_file, "--out", str(root)]
-    monkeypatch.setattr(run.Ladder, "solve", solve)
+    monkeypatch.setattr(chain.Ladder, "solve", solve)
     assert main(command) == cli.AGAIN == 75
     error = capsys.readouterr().err
     assert "interrupted by SIGTERM" in error
@@ -225,7 +225,7 @@ def test_a_signal_between_samples_leaves_with_75(
 
 STUCK = """
 import sys, time
-from datagen import cli, run
+from datagen import chain, cli
 run.time_sample = lambda *_: (print("solving", flush=True), time.sleep(600))
 sys.exit(cli.main(sys.argv[1:]))
 """
