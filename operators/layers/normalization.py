@@ -53,7 +53,7 @@ def create(
     raise ValueError(f"norm is {kind!r}; known: {', '.join(KINDS)}")
 
 
-def _standardise(u: jax.Array, axes: tuple[int, ...]):
+def _standardise(u: jax.Array, axes: tuple[int, ...], epsilon: float = EPSILON):
     """Returns u with mean 0 and variance 1 along `axes`, the mean and the variance.
 
     At least in float32. The variance is that of u - mean: as a difference of squares it
@@ -72,7 +72,7 @@ def _standardise(u: jax.Array, axes: tuple[int, ...]):
     mean = u.mean(axes, keepdims=True)
     centred = u - mean
     variance = jnp.square(centred).mean(axes, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + EPSILON), mean, variance
+    return centred * jax.lax.rsqrt(variance + epsilon), mean, variance
 
 
 def _transform(u: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
@@ -146,6 +146,7 @@ class GroupNorm(nnx.Module):
         pointwise: takes mean and variance at each point over its channels alone.
         affine_grid: () for a scale and a shift per channel, None for none; a grid ties
             the layer to it and gives every point its own (PyTorch's LayerNorm).
+        epsilon: added to variances.
         param_dtype: dtype of scale and shift.
         rngs: random streams (unused: scale starts at one and shift at zero).
 
@@ -160,6 +161,7 @@ class GroupNorm(nnx.Module):
         num_groups: int = 1,
         pointwise: bool = False,
         affine_grid: tuple[int, ...] | None = (),
+        epsilon: float = EPSILON,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -168,6 +170,7 @@ class GroupNorm(nnx.Module):
                 f"num_groups must divide the {channels} channels, got {num_groups}"
             )
         self.num_groups, self.pointwise = num_groups, pointwise
+        self.epsilon = epsilon
         self.scale = self.bias = nnx.data(None)
         if affine_grid is not None:
             shape = (*affine_grid, channels)
@@ -184,7 +187,7 @@ class GroupNorm(nnx.Module):
             raise ValueError(f"u must be [batch, *grid, channels], got {u.shape}")
         groups = u.reshape(*u.shape[:-1], self.num_groups, -1)
         axes = () if self.pointwise else tuple(range(1, u.ndim - 1))
-        out = _standardise(groups, (*axes, u.ndim))[0].reshape(u.shape)
+        out = _standardise(groups, (*axes, u.ndim), self.epsilon)[0].reshape(u.shape)
         if self.scale is not None:
             out = _transform(out, self.scale[...], self.bias[...])
         return out.astype(u.dtype)

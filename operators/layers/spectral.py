@@ -19,14 +19,14 @@ from operators.layers.spectral_transforms import (
     synthesise_at,
 )
 
-LAYOUTS = ("li2021", "neuralop", "symmetric")
+LAYOUTS = ("below", "li2021", "neuralop", "symmetric")
 
 
 def mode_frequencies(modes: Sequence[int], layout: str) -> tuple[np.ndarray, ...]:
     """Integer frequencies for which weights are stored, one array per axis.
 
-    With m the entry of an axis: "symmetric" keeps |k| <= m; "li2021" keeps
-    -m ... m - 1, and 0 ... m - 1 on the last axis; "neuralop" counts both signs,
+    With m the entry of an axis: "symmetric" keeps |k| <= m, "below" |k| < m; "li2021"
+    keeps -m ... m - 1, and 0 ... m - 1 on the last axis; "neuralop" counts both signs,
     -floor(m / 2) ... ceil(m / 2) - 1, and 0 ... floor(m / 2). The last two keep one
     negative frequency without its partner, which a real field halves at last
     frequency 0.
@@ -44,15 +44,23 @@ def mode_frequencies(modes: Sequence[int], layout: str) -> tuple[np.ndarray, ...
     if layout == "neuralop":
         signed = (np.arange(m) - m // 2 for m in leading)
         return (*signed, np.arange(last // 2 + 1))
+    if layout == "below":
+        return (*(np.arange(1 - m, m) for m in leading), np.arange(last))
     return (*(np.arange(-m, m + 1) for m in leading), np.arange(last + 1))
 
 
 def resolved(
-    frequencies: Sequence[np.ndarray], grid: Sequence[int], out_grid: Sequence[int]
+    frequencies: Sequence[np.ndarray],
+    grid: Sequence[int],
+    out_grid: Sequence[int],
+    nyquist: bool = False,
 ) -> tuple[np.ndarray, ...]:
-    """Positions of the frequencies strictly below Nyquist on both grids, per axis."""
+    """Positions of the frequencies strictly below Nyquist on both grids, per axis.
+
+    With `nyquist` also that of -n / 2, which some released models use.
+    """
     return tuple(
-        np.flatnonzero(2 * np.abs(k) < min(n, m))
+        np.flatnonzero((2 * np.abs(k) < min(n, m)) | (nyquist & (-2 * k == min(n, m))))
         for k, n, m in zip(frequencies, grid, out_grid, strict=True)
     )
 
@@ -71,12 +79,14 @@ class SpectralConvolution(nnx.Module):
         layout: which modes are stored, see `mode_frequencies`, and how dense weights
             start: "li2021" draws both parts from U[0, 1) / (in * out), the others
             from N(0, 1 / (in + out)), that is total variance 2 / (in + out).
+        bound: draws both parts of dense weights from U[0, bound) instead.
         transform: "dft" (real matrix products) or "fft", the same map; "auto" takes
             the faster one, see `spectral_costs`.
         use_bias: whether to add one number per output channel, N(0, 2 / (in + out)).
         factorization: "dense", "tucker" or "cp" weights.
         rank: parameters of the factors over those of dense weights, about.
         separable: one complex number per channel and mode instead of a matrix.
+        nyquist: keeps the frequency -n / 2 too where it is stored, for released models.
         precision: of the matrix products, see `operators.layers.precision.einsum`.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`.
@@ -92,11 +102,13 @@ class SpectralConvolution(nnx.Module):
         *,
         modes: Sequence[int],
         layout: str = "symmetric",
+        bound: float | None = None,
         transform: str = "auto",
         use_bias: bool = False,
         factorization: str = "dense",
         rank: float = 1.0,
         separable: bool = False,
+        nyquist: bool = False,
         precision: str = "full",
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -107,11 +119,13 @@ class SpectralConvolution(nnx.Module):
             )
         self.modes, self.layout, self.transform = tuple(modes), layout, transform
         self.in_channels, self.precision = in_channels, precisions.check(precision)
+        self.nyquist = nyquist
         self.weights = spectral_weights.create(
             in_channels,
             out_channels,
             [len(k) for k in mode_frequencies(self.modes, layout)],
             init="uniform" if layout == "li2021" else "normal",
+            bound=bound,
             factorization=factorization,
             rank=rank,
             separable=separable,
@@ -188,7 +202,7 @@ class SpectralConvolution(nnx.Module):
     def _block(self, grid, out_grid):
         """The frequencies both grids resolve, and where their weights stand."""
         frequencies = mode_frequencies(self.modes, self.layout)
-        kept = resolved(frequencies, grid, out_grid)
+        kept = resolved(frequencies, grid, out_grid, self.nyquist)
         frequencies = [k[i] for k, i in zip(frequencies, kept, strict=True)]
         # The kept ones are adjacent.
         return frequencies, tuple(slice(i[0], i[-1] + 1) for i in kept)

@@ -24,6 +24,7 @@ def create(
     sizes: Sequence[int],
     *,
     init: str = "normal",
+    bound: float | None = None,
     factorization: str = "dense",
     rank: float = 1.0,
     separable: bool = False,
@@ -38,6 +39,7 @@ def create(
         sizes: stored modes per axis.
         init: "normal", complex with total variance 2 / (in + out), or "uniform", both
             parts from U[0, 1) / (in * out); factors are always normal.
+        bound: draws both parts of dense weights from U[0, bound) instead.
         factorization: "dense", "tucker" or "cp".
         rank: parameters of the factors over those of the dense weights, about.
         separable: one complex number per channel and mode instead of a matrix.
@@ -66,7 +68,8 @@ def create(
         return TuckerWeights(shape, tucker_ranks(shape, rank), spread, **options)
     if factorization == "cp":
         return CPWeights(shape, cp_rank(shape, rank), spread, **options)
-    bound = 1 / (in_channels * out_channels) if init == "uniform" else None
+    if bound is None and init == "uniform":
+        bound = 1 / (in_channels * out_channels)
     channels = (in_channels,) if separable else (in_channels, out_channels)
     return DenseWeights((*sizes, *channels), len(sizes), spread, bound, **options)
 
@@ -191,11 +194,16 @@ class CPWeights(nnx.Module):
 class ComplexArray(nnx.Module):
     """A complex array as two real parameters `real` and `imag`.
 
-    Drawn with total standard deviation `std`; None: ones.
+    Drawn with total standard deviation `std`; None: ones, or `bound` times numbers from
+    U[0, 1) in both parts.
     """
 
-    def __init__(self, shape, std, *, param_dtype, rngs):
-        if std is None:
+    def __init__(self, shape, std, *, bound=None, param_dtype, rngs):
+        if bound is not None:
+            for part in ("real", "imag"):
+                value = bound * jax.random.uniform(rngs.params(), shape, param_dtype)
+                setattr(self, part, nnx.Param(value))
+        elif std is None:
             self.real = nnx.Param(jnp.ones(shape, param_dtype))
             self.imag = nnx.Param(jnp.zeros(shape, param_dtype))
         else:

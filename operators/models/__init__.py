@@ -16,6 +16,7 @@ from operators.models.fno import FNO
 from operators.models.lsm import LSM
 from operators.models.lsm_irregular import LSMIrregular
 from operators.models.mgno import MgNO
+from operators.models.sfno import SFNO
 from operators.models.unet import UNet
 from operators.models.uno import UNO
 
@@ -24,6 +25,7 @@ _MODELS = {
     "lsm": LSM,
     "lsm_irregular": LSMIrregular,
     "mgno": MgNO,
+    "sfno": SFNO,
     "unet": UNet,
     "uno": UNO,
 }

@@ -82,6 +82,13 @@ def tiny(name, layout):
             "num_layers": 2,
             "cycle": ((1, 0), (1, 0)),
         },
+        "sfno": {
+            "width": 6,
+            "modes": (2, 2, 2),
+            "num_layers": 2,
+            "latent_steps": 4,
+            "out_steps": layout.grid[-1],
+        },
         "unet": {"num_axes": axes, "channels": 4, "num_scales": 2},
         "uno": {
             "modes": ((2,) * axes,) * 3,
@@ -98,7 +105,9 @@ def tiny(name, layout):
 
 def fitting(layout):
     """Names of the models that take such data."""
-    return [n for n in models.names() if (n == "lsm_irregular") == layout.on_nodes]
+    frames = layout.axes[-1] == "time" and layout.out_channels <= layout.in_channels
+    names = [n for n in models.names() if n != "sfno" or frames]
+    return [n for n in names if (n == "lsm_irregular") == layout.on_nodes]
 
 
 def described(name, **changes):
@@ -227,7 +236,7 @@ def test_eight_samples_are_learned_by_heart(name, home):
 
 
 def test_all_models_on_grids_are_asked_to_learn_by_heart():
-    assert {*BY_HEART, "lsm_irregular"} == set(models.names())
+    assert {*BY_HEART, "lsm_irregular", "sfno"} == set(models.names())
 
 
 @pytest.mark.slow

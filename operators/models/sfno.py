@@ -1,0 +1,290 @@
+"""SFNO: frames of a flow to later frames, in one Fourier neural operator."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from operators.layers import activations
+from operators.layers.normalization import GroupNorm
+from operators.layers.pointwise import ChannelMLP, Pointwise
+from operators.layers.precision import check_floating
+from operators.layers.space_time import SpaceTimeEncoding
+from operators.layers.spectral import SpectralConvolution
+from operators.layers.spectral_output import SpectralOutput, check_times
+
+FFT_NORMS = ("auto", "forward", "backward")
+
+
+class SFNO(nnx.Module):
+    """Spatiotemporal FNO: any number of input frames to output at any times.
+
+    Frames are values of a periodic field at times ..., -1, 0 in units of the distance
+    between two of them; output frame j stands at time j. The input passes through a
+    fixed encoding of space and time, a norm over each sample, a spectral convolution
+    that turns its frames into `latent_steps`, spectral layers v -> act(F(K v) + C v)
+    with pointwise maps F (two layers) and C, and one map of the channels to the latent
+    field (`latent`). `output`, one more spectral convolution of few parameters, makes
+    increments over the last frame of it (`head`).
+
+    Args:
+        in_channels: channels of the input, 1 for vorticity, 2 for velocity.
+        out_channels: channels of the output, the first ones of the input.
+        width: channels of the hidden fields.
+        modes: Fourier modes |k1| < m1, |k2| < m2 and 0 <= k3 < m3 (time); with `compat`
+            also -m1 and -m2.
+        num_layers: spectral convolutions but that of the output.
+        latent_steps: frames of the hidden fields.
+        out_steps: frames of the output, and the window of time that the model knows.
+        beta: growth of the waves of the encoding per 100 frames, that of the energy.
+        delta: factor of the bias of the output.
+        activation: name of the activation.
+        expansion: hidden channels of F over channels.
+        lift_activation: whether the first layer has an activation and F two layers.
+        coordinates: "grid", "periodic" or "none" (translations of the input translate
+            the output), see `SpaceTimeEncoding`.
+        spatial_features: encodes by products of waves in space and time, half as many
+            as modes per axis, and a learned map of them.
+        divergence_free: output without divergence, for 2 channels; its increments are
+            projected.
+        lengths: sides of the domain, for the divergence.
+        compat: the released model: coordinates from 0 to 1 with both ends, modes that
+            include the Nyquist frequency, an output series resampled over the padded
+            axis of time, and its norm of the transforms.
+        fft_norm: "forward", "backward" (only with `compat`: amplitudes depend on the
+            numbers of frames and points) or "auto": that of the released model for
+            `compat`, else "forward".
+        transform: "auto", "dft" or "fft", the same map; see `SpectralConvolution`.
+        precision: of the products, see `operators.layers.precision.einsum`.
+        param_dtype: dtype of the parameters; the model computes in its input's dtype.
+        rngs: random streams; draws from `params`.
+
+    Raises:
+        ValueError: if an argument does not fit.
+
+    References:
+        Cao, Brarda, Li, Xi (2025), Spectral-Refiner, arXiv:2405.17211; released code
+        475c738, fno/sfno.py.
+    """
+
+    num_axes = 3
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        width: int = 20,
+        modes: Sequence[int] = (12, 12, 5),
+        num_layers: int = 4,
+        latent_steps: int = 10,
+        out_steps: int = 10,
+        beta: float = -0.01,
+        delta: float = 0.1,
+        activation: str = "relu",
+        expansion: int = 4,
+        lift_activation: bool = True,
+        coordinates: str = "grid",
+        spatial_features: bool = False,
+        divergence_free: bool = False,
+        lengths: Sequence[float] = (1.0, 1.0),
+        compat: bool = False,
+        fft_norm: str = "auto",
+        transform: str = "auto",
+        precision: str = "full",
+        param_dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        _check(in_channels, out_channels, modes, latent_steps, fft_norm)
+        backward = fft_norm == "backward" or (fft_norm == "auto" and compat)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.latent_steps, self.out_steps = latent_steps, out_steps
+        # The spectrum of released layers is not divided by the number of frames.
+        self.backward = backward
+        self.act = activations.get(activation)
+        plain = {"param_dtype": param_dtype, "rngs": rngs}
+        options = {"precision": precision, **plain}
+        layout = "li2021" if compat else "below"
+
+        def create_spectral():
+            return SpectralConvolution(
+                width,
+                width,
+                modes=modes,
+                layout=layout,
+                bound=0.5 / width**2,
+                transform=transform,
+                nyquist=compat,
+                **options,
+            )
+
+        def create_mlp():
+            return ChannelMLP(
+                width, expansion * width, width, activation=activation, **options
+            )
+
+        self.encoding = SpaceTimeEncoding(
+            width,
+            in_channels=in_channels,
+            beta=beta,
+            coordinates=coordinates,
+            endpoint=compat,
+            features=tuple(max(m // 2, 1) for m in modes) if spatial_features else (),
+            **plain,
+        )
+        self.norm = GroupNorm(width, epsilon=1e-7, **plain)
+        self.projection = Pointwise(width, width, **options)
+        self.lifting = create_spectral()
+        self.lift_activation = lift_activation
+        self.lifting_map = (
+            create_mlp() if lift_activation else Pointwise(width, width, **options)
+        )
+        self.blocks = nnx.List(
+            SpaceTimeBlock(
+                create_spectral(),
+                create_mlp(),
+                Pointwise(width, width, **options),
+                activation,
+            )
+            for _ in range(num_layers - 1)
+        )
+        self.reduction = Pointwise(width, out_channels, **options)
+        self.output = SpectralOutput(
+            out_channels,
+            modes=modes,
+            latent_steps=latent_steps,
+            window=out_steps,
+            delta=delta,
+            layout=layout,
+            resampled=compat,
+            backward=backward,
+            divergence_free=divergence_free,
+            lengths=lengths,
+            **plain,
+        )
+
+    def __call__(
+        self, x: jax.Array, times=None, *, out_steps: int | None = None
+    ) -> jax.Array:
+        """Maps frames x [batch, n1, n2, time, in_channels] to later ones.
+
+        Args:
+            x: frames at times ..., -1, 0, as many as one likes.
+            times: [T] of the output, in frames: any positive numbers up to the
+                `out_steps` of the model; None: 1, 2, ..., `out_steps`. A released model
+                (`compat`) takes their number alone.
+            out_steps: number of output frames instead of times; None: as the model.
+
+        Returns:
+            [batch, n1, n2, T, out_channels].
+
+        Raises:
+            ValueError: if an argument has the wrong shape or values.
+            TypeError: if x holds no floating-point numbers.
+        """
+        times = self.times(times, out_steps)
+        return self.head(self.latent(x), x[:, :, :, -1, : self.out_channels], times)
+
+    def latent(self, x: jax.Array) -> jax.Array:
+        """The field that the output operator reads, all but `output` of the model.
+
+        Args:
+            x: [batch, n1, n2, time, in_channels].
+
+        Returns:
+            [batch, n1, n2, latent_steps, out_channels].
+
+        Raises:
+            ValueError: if x has the wrong shape.
+            TypeError: if x holds no floating-point numbers.
+        """
+        self._check_input(x)
+        v = self.projection(self.norm(self.encoding(x)))
+        grid = (*x.shape[1:3], self.latent_steps)
+        w = self.lifting(v, grid)
+        if self.backward:
+            w = w * (x.shape[3] / self.latent_steps)
+        v = v[:, :, :, -1:] + self.lifting_map(w)
+        v = self.act(v) if self.lift_activation else v
+        for block in self.blocks:
+            v = block(v)
+        return self.reduction(v)
+
+    def head(self, v: jax.Array, last_frame: jax.Array, times=None) -> jax.Array:
+        """The output from the latent field, affine in the parameters of `output`.
+
+        Args:
+            v: [batch, n1, n2, latent_steps, out_channels] of `latent`.
+            last_frame: [batch, n1, n2, out_channels], the input at time 0.
+            times: [T] as for calling the model.
+
+        Returns:
+            [batch, n1, n2, T, out_channels].
+
+        Raises:
+            ValueError: if an argument has the wrong shape or values.
+        """
+        increments = self.output(v, last_frame, self.times(times))
+        return last_frame[:, :, :, None] + increments
+
+    def times(self, times=None, out_steps: int | None = None):
+        """Output times [T] in frames, see `__call__`.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        if times is None:
+            times = np.arange(1.0, (out_steps or self.out_steps) + 1)
+        elif out_steps is not None:
+            raise ValueError("give times or out_steps, not both")
+        window = np.inf if self.output.resampled else self.out_steps
+        return check_times(times, window)
+
+    def _check_input(self, x: jax.Array):
+        check_floating("x", x)
+        if x.ndim != 5 or x.shape[-1] != self.in_channels or x.size == 0:
+            raise ValueError(
+                f"x must have shape [batch, n1, n2, time, {self.in_channels}], got "
+                f"{x.shape}"
+            )
+
+
+class SpaceTimeBlock(nnx.Module):
+    """One layer of `SFNO`, v -> act(F(K v) + C v).
+
+    Args:
+        spectral: K.
+        mlp: F.
+        skip: C.
+        activation: name of the activation.
+    """
+
+    def __init__(self, spectral, mlp, skip, activation: str):
+        self.spectral, self.mlp, self.skip = spectral, mlp, skip
+        self.act = activations.get(activation)
+
+    def __call__(self, v: jax.Array) -> jax.Array:
+        """Maps v [batch, n1, n2, time, channels] to the same shape."""
+        return self.act(self.mlp(self.spectral(v)) + self.skip(v))
+
+
+def _check(in_channels, out_channels, modes, latent_steps, fft_norm):
+    if fft_norm not in FFT_NORMS:
+        raise ValueError(f"fft_norm is {fft_norm!r}; known: {', '.join(FFT_NORMS)}")
+    if len(modes) != 3 or min(modes) < 1:
+        raise ValueError(
+            f"modes must hold three positive numbers, two in space and one in time, "
+            f"got {tuple(modes)}"
+        )
+    if out_channels > in_channels:
+        raise ValueError(
+            f"out_channels must be at most in_channels, {in_channels}, since outputs "
+            f"are increments over the last frame, got {out_channels}"
+        )
+    if 2 * (modes[2] - 1) >= latent_steps:
+        raise ValueError(
+            f"{latent_steps} latent_steps resolve at most {(latent_steps + 1) // 2} "
+            f"modes in time, got {modes[2]}"
+        )
