@@ -1,0 +1,88 @@
+"""Energy, enstrophy, spectra and balance laws of periodic flows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from solvers.spectral.grid import PeriodicGrid
+from solvers.spectral.modes import Modes, spread
+
+
+def energy(vorticity: jax.Array, grid: PeriodicGrid) -> jax.Array:
+    """Mean kinetic energy <|u|^2> / 2 of vorticity fields [..., n1, n2]."""
+    return _moment(vorticity, grid, -1)
+
+
+def enstrophy(vorticity: jax.Array, grid: PeriodicGrid) -> jax.Array:
+    """Mean enstrophy <w^2> / 2 of vorticity fields [..., n1, n2]."""
+    return _moment(vorticity, grid, 0)
+
+
+def palinstrophy(vorticity: jax.Array, grid: PeriodicGrid) -> jax.Array:
+    """Mean palinstrophy <|grad w|^2> / 2 of vorticity fields [..., n1, n2]."""
+    return _moment(vorticity, grid, 1)
+
+
+def energy_spectrum(vorticity: jax.Array, grid: PeriodicGrid) -> jax.Array:
+    """Kinetic energy per shell round(|j|) = 0, 1, ...: the sum over shells is `energy`.
+
+    Frequencies are counted in units of 2 pi over the largest period of the box: shell s
+    stands for wave numbers near 2 pi s / max(lengths).
+
+    Returns:
+        [..., shells], up to the shell of the corner of the spectrum.
+    """
+    return _shell_sums(vorticity, grid, -1)
+
+
+def enstrophy_spectrum(vorticity: jax.Array, grid: PeriodicGrid) -> jax.Array:
+    """Enstrophy per shell as `energy_spectrum`: the sum over shells is `enstrophy`."""
+    return _shell_sums(vorticity, grid, 0)
+
+
+def balance_defect(values: jax.Array, budget: jax.Array, start: jax.Array) -> jax.Array:
+    """|E(t) - E(0) - integral of dE/dt| / max(|E(0)|, |E(t)|), elementwise.
+
+    The integral is computed by the time stepper as one more unknown, so that the defect
+    is of the order of its error; 0 where E is 0 throughout.
+
+    Args:
+        values: E(t).
+        budget: the integral of the exact rate of change of E from 0 to t.
+        start: E(0).
+    """
+    size = jnp.maximum(abs(values), abs(start))
+    defect = abs(values - start - budget)
+    return jnp.where(size > 0, defect / jnp.where(size > 0, size, 1), defect)
+
+
+def _powers(vorticity, grid):
+    """|w^|^2 weighted to sum up to <w^2> / 2, and |k|^2 as a NumPy array."""
+    modes = Modes(grid)
+    spectrum = grid.transform(vorticity)
+    squares = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    squares = squares * spread(modes.weights / (2.0 * grid.num_points**2), squares)
+    return squares, sum(k**2 for k in grid.angular_wavenumbers)
+
+
+def _power_of(k2, exponent):
+    """(|k|^2)^exponent, without the mean, which has no streamfunction."""
+    if exponent == 0:
+        return np.ones_like(k2)
+    return np.where(k2 > 0, np.where(k2 > 0, k2, 1.0) ** exponent, 0.0)
+
+
+def _moment(vorticity, grid, exponent):
+    squares, k2 = _powers(vorticity, grid)
+    weighted = squares * spread(_power_of(k2, exponent), squares)
+    return jnp.sum(weighted, axis=grid.axes)
+
+
+def _shell_sums(vorticity, grid, exponent):
+    squares, k2 = _powers(vorticity, grid)
+    unit = 2 * np.pi / max(grid.lengths)
+    shells = np.rint(np.sqrt(k2) / unit).astype(int).ravel()
+    weighted = squares * spread(_power_of(k2, exponent), squares)
+    flat = weighted.reshape(*weighted.shape[: -grid.ndim], -1)
+    sums = jnp.zeros((*flat.shape[:-1], shells.max() + 1), flat.dtype)
+    return sums.at[..., shells].add(flat)

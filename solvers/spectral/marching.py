@@ -1,0 +1,211 @@
+"""The compiled loops of a rollout: over snapshots, and over the steps between them."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from solvers.spectral.diagnostics import balance_defect
+from solvers.spectral.equations import Equation
+from solvers.spectral.schemes import Scheme
+
+RECORDS = ("cfl", "balance")  # beside the names of an equation's budget
+MAX_STEPS = 100_000  # between two snapshots; a sample that needs more has blown up
+
+
+class Plan(NamedTuple):
+    """What is fixed when a march is compiled; see `rollout`."""
+
+    scheme: type[Scheme]
+    store_shape: tuple[int, ...]
+    record: tuple[str, ...]
+    checkpoint: bool
+
+
+class March(NamedTuple):
+    """Snapshots [T, ...] by name, number of steps, largest CFL numbers [...]."""
+
+    frames: dict[str, jax.Array]
+    steps: int | jax.Array
+    max_cfl: jax.Array
+
+
+class Progress(NamedTuple):
+    """What is carried from snapshot to snapshot.
+
+    Attributes:
+        carry: what the scheme carries: between the compiled parts the state.
+        rate: speed / spacing [...] at the latest snapshot.
+        max_cfl: largest CFL number so far [...].
+        initial: the budget's values at the start [..., b]; None unless asked for.
+        defect: worst relative defect of the balance laws so far [..., b], or None.
+    """
+
+    carry: jax.Array | tuple
+    rate: jax.Array
+    max_cfl: jax.Array
+    initial: jax.Array | None
+    defect: jax.Array | None
+
+
+class _Budgeted:
+    """An equation with the integrals of its budget's rates as further unknowns.
+
+    The state is (state, integrals [..., b]), and every scheme treats both alike.
+    """
+
+    def __init__(self, equation: Equation):
+        self._equation = equation
+        zeros = jnp.zeros(len(equation.budget_names))
+        self.linear_symbol = (equation.linear_symbol, zeros)
+
+    def explicit_terms(self, state, time):
+        """Those of the equation, and the rates of change."""
+        rates = self._equation.budget(state[0], time)[1]
+        return self._equation.explicit_terms(state[0], time), rates
+
+    def __getattr__(self, name):
+        return getattr(self._equation, name)
+
+
+def march_fixed(equation, field, times, start, dt, plan) -> March:
+    """Steps of at most dt; one compiled scan per run of equal intervals."""
+    starts = np.concatenate([[start], times[:-1]])
+    lengths = times - starts
+    counts = np.ceil(lengths / dt * (1 - 1e-9)).astype(int)
+    counts = np.where(lengths > 0, np.maximum(counts, 1), 0)
+    progress = _begin(equation, field, start, plan)
+    parts, first = [], 0
+    for last in range(1, len(times) + 1):
+        if (
+            last < len(times)
+            and counts[last] == counts[first]
+            and math.isclose(lengths[last], lengths[first], rel_tol=1e-9)
+        ):
+            continue
+        run, count = slice(first, last), int(counts[first])
+        h = lengths[run].mean() / max(count, 1)
+        progress, frames = _scan_fixed(equation, progress, starts[run], h, plan, count)
+        parts.append(frames)
+        first = last
+    frames = {name: jnp.concatenate([p[name] for p in parts]) for name in parts[0]}
+    return March(frames, int(counts.sum()), progress.max_cfl)
+
+
+@functools.partial(jax.jit, static_argnames=("plan", "count"))
+def _scan_fixed(equation, progress, starts, h, plan, count):
+    step = _scheme(equation, h, plan, progress.rate.dtype)
+
+    def interval(progress, start):
+        def advance(progress):
+            return _advance(equation, step, progress, start, h, count)
+
+        if count:
+            advance = jax.checkpoint(advance) if plan.checkpoint else advance
+            progress = advance(progress)
+        state = step.finish(progress.carry)
+        return _snapshot(equation, progress, state, start + count * h, h, plan)
+
+    state = progress.carry
+    progress = progress._replace(carry=step.start(state, starts[0]))
+    progress, frames = jax.lax.scan(interval, progress, starts)
+    return progress._replace(carry=step.finish(progress.carry)), frames
+
+
+def march_adaptive(equation, field, times, start, dt, cfl, plan) -> March:
+    """Steps of at most dt, if given, and of at most the CFL number `cfl`."""
+    starts = np.concatenate([[start], times[:-1]])
+    progress = _begin(equation, field, start, plan)
+    inverse_dt = 0.0 if dt is None else 1 / dt
+    frames, counts, max_cfl = _scan_adaptive(
+        equation, progress, starts, times - starts, inverse_dt, cfl, plan
+    )
+    return March(frames, counts.sum(), max_cfl)
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def _scan_adaptive(equation, progress, starts, lengths, inverse_dt, cfl, plan):
+    def interval(progress, item):
+        start, length = item
+        needed = length * jnp.maximum(progress.rate / cfl, inverse_dt)
+        lost = ~(needed <= MAX_STEPS)
+        count = jnp.max(jnp.where(lost, 0, jnp.ceil(needed * (1 - 1e-6))))
+        count = jnp.where(length > 0, jnp.maximum(count, 1), 0).astype(int)
+        h = length / jnp.maximum(count, 1)
+        step = _scheme(equation, h, plan, progress.rate.dtype)
+        state = _mark(lost, progress.carry, equation)
+        progress = progress._replace(carry=step.start(state, start))
+        progress = _advance(equation, step, progress, start, h, count)
+        state = step.finish(progress.carry)
+        progress = progress._replace(carry=state)
+        progress, frames = _snapshot(equation, progress, state, start + length, h, plan)
+        return progress, (frames, count)
+
+    progress, (frames, counts) = jax.lax.scan(interval, progress, (starts, lengths))
+    return frames, counts, progress.max_cfl
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def _begin(equation, field, start, plan):
+    state = equation.to_state(field)
+    rate = equation.courant_rate(jax.lax.stop_gradient(state))
+    initial = defect = None
+    if "balance" in plan.record:
+        initial = equation.budget(state, start)[0]
+        defect = jnp.zeros_like(initial)
+        state = (state, jnp.zeros_like(initial))
+    return Progress(state, rate, jnp.zeros_like(rate), initial, defect)
+
+
+def _scheme(equation, h, plan, dtype):
+    if "balance" in plan.record:
+        equation = _Budgeted(equation)
+    return plan.scheme(equation, h, dtype)
+
+
+def _advance(equation, step, progress, start, h, count):
+    """`count` steps of size h from time `start`."""
+
+    def body(i, progress):
+        progress = progress._replace(carry=step(progress.carry, start + i * h))
+        if progress.defect is not None:
+            state, integral = step.finish(progress.carry)
+            values = equation.budget(state, start + (i + 1) * h)[0]
+            defect = balance_defect(values, integral, progress.initial)
+            # `maximum` keeps NaN.
+            progress = progress._replace(defect=jnp.maximum(progress.defect, defect))
+        return progress
+
+    return jax.lax.fori_loop(0, count, body, progress)
+
+
+def _snapshot(equation, progress, state, time, h, plan):
+    """What is returned at a snapshot; brings the CFL numbers up to date."""
+    if progress.defect is not None:
+        state = state[0]
+    rate = equation.courant_rate(jax.lax.stop_gradient(state))
+    cfl = jnp.maximum(progress.rate, rate) * jnp.asarray(h, rate.dtype)
+    frames = {"field": equation.to_field(state, plan.store_shape)}
+    values = equation.budget(state, time)[0]
+    for name in plan.record:
+        if name in equation.budget_names:
+            frames[name] = values[..., equation.budget_names.index(name)]
+    if "cfl" in plan.record:
+        frames["cfl"] = cfl
+    if "balance" in plan.record:
+        frames["balance"] = jnp.max(progress.defect, axis=-1)
+    max_cfl = jnp.maximum(progress.max_cfl, cfl)
+    return progress._replace(rate=rate, max_cfl=max_cfl), frames
+
+
+def _mark(lost, state, equation):
+    """NaN in the samples that have blown up, so that nobody takes them for results."""
+
+    def mark(leaf):
+        mask = lost.reshape(lost.shape + (1,) * (leaf.ndim - lost.ndim))
+        return jnp.where(mask, jnp.nan, leaf)
+
+    return jax.tree.map(mark, state)

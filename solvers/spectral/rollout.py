@@ -1,0 +1,149 @@
+"""Trajectories: from an initial field to snapshots at given times."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from solvers.spectral import marching
+from solvers.spectral.equations import Equation
+from solvers.spectral.grid import check_shape
+from solvers.spectral.steppers import stepper
+
+DEFAULT_CFL = 0.5
+
+
+class Trajectory(NamedTuple):
+    """Snapshots of a rollout.
+
+    Attributes:
+        fields: [..., T, *store_shape] real, in the precision of the initial field.
+        times: [T] float64.
+        diagnostics: arrays [..., T] by name, see `rollout`.
+        steps: number of time steps in all.
+        max_cfl: largest step size x speed / spacing [...], measured at the beginning
+            and the end of every interval between snapshots.
+    """
+
+    fields: jax.Array
+    times: np.ndarray
+    diagnostics: dict[str, jax.Array]
+    steps: int
+    max_cfl: jax.Array
+
+
+def rollout(
+    equation: Equation,
+    field: jax.Array,
+    times: Sequence[float],
+    *,
+    scheme: str = "etdrk4",
+    dt: float | None = None,
+    cfl: float | None = None,
+    start: float = 0.0,
+    store_shape: Sequence[int] | None = None,
+    record: Sequence[str] = (),
+    checkpoint: bool = False,
+    allow_nonfinite: bool = False,
+) -> Trajectory:
+    """Integrates initial fields and returns snapshots at the times asked for.
+
+    Every interval between snapshots is cut into equal steps, so that each snapshot time
+    is met exactly. Their number follows from dt, or from the CFL number, which is
+    measured at the beginning of the interval; in the second case it may differ from
+    interval to interval and from call to call without a new compilation.
+
+    Leading axes of the field are a batch, which shares its steps. With a fixed dt the
+    result can be differentiated in reverse, for the field and for the numbers of the
+    equation, also under `jax.jit` and `jax.vmap`; with `cfl` only forward.
+
+    Args:
+        equation: see `Equation`.
+        field: [..., *grid.shape] at time `start`; its precision is that of the run.
+            Modes that the equation cuts off are removed from it.
+        times: [T] increasing, from `start` on; a first time `start` gives the initial
+            field.
+        scheme: a name in `STEPPERS`.
+        dt: largest step size. None: chosen by `cfl`.
+        cfl: largest step size x speed / spacing. None: 0.5 without dt, no bound with
+            dt.
+        start: time of the initial field.
+        store_shape: grid of the snapshots, by Fourier interpolation or truncation;
+            None: the grid of the equation.
+        record: what else to return per snapshot: names of the equation's budget
+            ("energy", "enstrophy"), "cfl" (with the step size up to the snapshot), and
+            "balance": the worst relative defect of the balance laws over all steps
+            so far, see `diagnostics.balance_defect`.
+        checkpoint: compute the steps between snapshots again in the backward pass
+            instead of storing them.
+        allow_nonfinite: return NaN and infinity instead of raising.
+
+    Raises:
+        ValueError: for settings or shapes that do not fit.
+        TypeError: unless the field is real.
+        FloatingPointError: if a snapshot is not finite; not in traced code.
+    """
+    field = equation.grid.check(field)
+    equation = equation.astype(field.dtype)
+    times = _check_times(times, start)
+    _check_settings(equation, record, dt, cfl)
+    if dt is None and cfl is None:
+        cfl = DEFAULT_CFL
+    ndim = equation.grid.ndim
+    plan = marching.Plan(
+        scheme=stepper(scheme),
+        store_shape=check_shape(store_shape or equation.grid.shape, ndim),
+        record=tuple(record),
+        checkpoint=checkpoint,
+    )
+    if cfl is None:
+        march = marching.march_fixed(equation, field, times, start, dt, plan)
+    else:
+        march = marching.march_adaptive(equation, field, times, start, dt, cfl, plan)
+    frames = {
+        name: jnp.moveaxis(values, 0, field.ndim - ndim)
+        for name, values in march.frames.items()
+    }
+    fields = frames.pop("field")
+    if not allow_nonfinite and not isinstance(fields, jax.core.Tracer):
+        _check_finite(fields, times, ndim)
+    steps = march.steps
+    if not isinstance(steps, jax.core.Tracer):
+        steps = int(steps)
+    return Trajectory(fields, times, frames, steps, march.max_cfl)
+
+
+def _check_times(times, start):
+    times = np.asarray(times, np.float64)
+    increasing = times.ndim == 1 and np.all(np.diff(times) > 0)
+    if not times.size or not increasing or not times[0] >= start:
+        raise ValueError(
+            f"times must be increasing numbers from start = {start} on, got {times}"
+        )
+    return times
+
+
+def _check_settings(equation, record, dt, cfl):
+    known = (*equation.budget_names, *marching.RECORDS)
+    if isinstance(record, str) or not set(record) <= set(known):
+        raise ValueError(f"record is {record!r}; expected some of {known}")
+    for name, value in {"dt": dt, "cfl": cfl}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}; expected a positive number")
+
+
+def _check_finite(fields, times, ndim):
+    bad = np.asarray(~jnp.all(jnp.isfinite(fields), axis=tuple(range(-ndim, 0))))
+    if not bad.any():
+        return
+    first = int(np.argmax(bad.any(axis=tuple(range(bad.ndim - 1)))))
+    samples = int(bad[..., first].sum())
+    what = f"in {samples} of {bad[..., first].size} samples " if bad.ndim > 1 else ""
+    raise FloatingPointError(
+        f"the solution is not finite {what}at t = {times[first]:g} (snapshot {first}); "
+        "check the initial field, take a smaller dt or cfl, or allow_nonfinite=True to "
+        "look at it"
+    )
