@@ -125,7 +125,8 @@ def prepare_and_train(config, folder, mesh, resumed, stop, name) -> dict:
     baseline = runs.find_baseline(config, run.dataset)
     report = evaluate.evaluate(folder, baseline=baseline, dataset=run.dataset)
     print(evaluate.describe(report))
-    print(f"figures and checkpoints: {folder}/ (curves.png, samples.png, checkpoints/)")
+    pictures = ", ".join(sorted(path.name for path in folder.glob("*.png")))
+    print(f"figures and checkpoints: {folder}/ ({pictures}, checkpoints/)")
     return report
 
 

@@ -1,8 +1,12 @@
 """Recomputes a run's test errors from its checkpoint: `evaluation.json` and figures.
 
     python -m operators.training.evaluate --workdir runs/mgno_darcy_small
+    python -m operators.training.evaluate --workdir runs/sfno_ns_forced --data \
+        data/ns_forced_fine
 
-The model runs in its own dtype, the norms in NumPy float64, per sample.
+The model runs in its own dtype, the norms in NumPy float64, per sample. `--data` is
+another data set of the same fields, on finer points for one, all of whose test samples
+are read. Runs on windows of trajectories have an error for each frame as well.
 """
 
 import argparse
@@ -13,11 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from datagen.storage.read import DatasetError
-from operators.training import data, figures, metrics, runs, workdir
+from operators.training import data, metrics, pictures, runs, workdir
 
-NUM_DRAWN = 3  # samples in the picture
-RANKS = {1: (), 2: ("best", "worst"), 3: ("best", "median", "worst")}
-SYMBOLS = {"coefficient": "coefficient $a$", "solution": "$u$", "y0": "$u$"}
+NORMS = ("relative_l2", "relative_h1", "relative_h1_spectral", "bochner_h1")
 
 
 @runs.plain_warnings()
@@ -28,6 +30,7 @@ def evaluate(
     split: str = "test",
     baseline: str | Path | None = None,
     dataset=None,
+    other_data: str | Path | None = None,
 ) -> dict:
     """Evaluates a run on a split and writes `evaluation.json`, PNG figures beside it.
 
@@ -38,6 +41,8 @@ def evaluate(
             split goes to `evaluation_<split>_<checkpoint>.json`, without figures.
         baseline: workdir of a second run on the same samples, drawn beside the first.
         dataset: the open data set, where the caller has it already.
+        other_data: folder of another data set of the same fields, to evaluate on all of
+            a split of it; the names of the files get that of the folder.
 
     Returns:
         The content of `evaluation.json`.
@@ -48,13 +53,22 @@ def evaluate(
     """
     folder = Path(folder)
     operator = runs.load(folder, checkpoint=checkpoint)
-    settings = operator.config["data"]
-    dataset = dataset or data.open_data(settings)
-    _check_manifest(operator, dataset)
+    settings, suffix = operator.config["data"], ""
+    if other_data is None:
+        dataset = dataset or data.open_data(settings)
+        _check_manifest(operator, dataset)
+    else:
+        settings, suffix = _elsewhere(settings, other_data), f"_{Path(other_data).name}"
+        dataset = data.open_data(settings)
+        settings["num_test"] = dataset.splits[split]
+        settings[f"num_{split}"] = dataset.splits[split]
     beside = None if baseline is None else _open(baseline, dataset, settings)
     samples = data.load_split(dataset, settings, split)
-    prediction = operator(samples.x)
-    errors = metrics.evaluate_fields(prediction, samples.y, samples.spacing)
+    # As many samples at once as in validation.
+    size = min(16, operator.config["eval"]["batch_size"])
+    prediction = operator(samples.x, batch_size=size)
+    layout = data.layout(dataset, settings)
+    errors = _errors(prediction, samples, layout)
     report = {
         "model": operator.config["model"]["name"],
         "num_parameters": operator.num_parameters,
@@ -67,76 +81,37 @@ def evaluate(
         "sample_ids": [int(i) for i in samples.sample_ids],
         "data_manifest_sha256": dataset.manifest_sha256,
     }
+    if layout.window:
+        times = np.asarray(dataset.steps, float)
+        report["frames"]["times"] = times[list(layout.window.predicted)].tolist()
+        report["frames"]["given"] = times[list(layout.window.given)].tolist()
     other = (checkpoint, split) != ("best", "test")
-    suffix = f"_{split}_{checkpoint}" if other else ""
+    suffix += f"_{split}_{checkpoint}" if other else ""
     workdir.write_json(folder / f"evaluation{suffix}.json", report)
     if other:
         return report
-    titles = captions(dataset, settings)
-    draw(folder, operator, samples, prediction, errors, beside, **titles)
+    if layout.window:
+        frames = layout.window.frames_of(prediction)
+        pictures.draw_frames(
+            folder, operator, dataset, settings, samples, frames, beside, suffix
+        )
+        return report
+    titles = pictures.captions(dataset, settings)
+    pictures.draw(
+        folder, operator, samples, prediction, errors, beside, suffix, **titles
+    )
     return report
 
 
-def draw(folder, operator, samples, prediction, errors, baseline, **captions) -> None:
-    """Writes `samples.png` and `curves.png`, with the baseline's lines if given.
-
-    `baseline` is an `Operator` or None, `captions` go to `figures.plot_samples`.
-    """
-    label = figures.model_name(type(operator.model).__name__)
-    per_sample = np.array(errors["relative_l2"]["per_sample"])
-    chosen = _spread(per_sample, NUM_DRAWN)
-    predictions = {label: prediction[chosen]}
-    drawn_errors = {label: per_sample[chosen]}
-    histories = {label: workdir.read_metrics(folder)}
-    if baseline is not None:
-        name = figures.model_name(type(baseline.model).__name__)
-        name = f"{name} (baseline)" if name == label else name
-        predictions[name] = baseline(samples.x[chosen])
-        beside = metrics.evaluate_fields(
-            predictions[name], samples.y[chosen], samples.spacing
-        )
-        drawn_errors[name] = beside["relative_l2"]["per_sample"]
-        histories[name] = workdir.read_metrics(baseline.workdir)
-    picture = figures.plot_samples(
-        samples.x[chosen],
-        samples.y[chosen],
-        predictions,
-        drawn_errors,
-        samples.sample_ids[chosen],
-        samples.coordinates,
-        samples.num_coordinates,
-        ranks=RANKS[len(chosen)],
-        **captions,
-    )
-    picture.savefig(folder / "samples.png", dpi=130)
-    figures.plot_curves(histories).savefig(folder / "curves.png", dpi=130)
-
-
-def captions(dataset, settings: Mapping) -> dict:
-    """What is drawn of the input and the output, and the axes, for `draw`.
-
-    Args:
-        dataset: see `data.open_data`.
-        settings: `config.data`.
-    """
-    layout, asked = data.layout(dataset, settings), data.tested_on(dataset, settings)
-    fields = dataset.manifest.get("fields", ())  # one's own arrays have no names
-    varying = {f["name"] for f in fields if f["time_varying"]}
-
-    def caption(kind, names, steps):
-        name = names[0].partition("[")[0] if names else "coordinates"
-        text = SYMBOLS.get(name, name.replace("_", " "))
-        text = f"{kind} 1 of {len(names)}: {text}" if len(names) > 1 else text
-        if name in varying and len(dataset.steps) > 1 and not asked["time_axis"]:
-            step, num = steps[0], len(dataset.steps)
-            text += f"\nstep {step + 1} of {num} ({dataset.step_name} = "
-            text += f"{dataset.steps[step]:.3g})"
-        return text
-
-    return {
-        "title": caption("input", layout.inputs, asked.get("input_steps")),
-        "output": caption("output", layout.outputs, asked.get("steps")),
-    } | ({} if layout.on_nodes else {"axes": layout.axes})
+def _errors(prediction, samples, layout) -> dict:
+    """The errors of `evaluation.json`."""
+    if layout.window is None:
+        return metrics.evaluate_fields(prediction, samples.y, samples.spacing)
+    frames, truth = map(layout.window.frames_of, (prediction, samples.y))
+    num_axes = len(layout.space)
+    periodic = all(samples.periodic[:num_axes])
+    spacing = samples.spacing[:num_axes]
+    return metrics.evaluate_frames(frames, truth, spacing, periodic=periodic)
 
 
 def describe(report: Mapping) -> str:
@@ -144,7 +119,7 @@ def describe(report: Mapping) -> str:
     rows = [
         f"  {name:22s} {100 * e['mean']:8.3f} %   median {100 * median:.3f} %, "
         f"worst {100 * max(e['per_sample']):.3f} %"
-        for name in ("relative_l2", "relative_h1", "relative_h1_spectral")
+        for name in NORMS
         if (e := report.get(name)) and (median := e["quantiles"]["0.5"]) is not None
     ]
     grid = " x ".join(map(str, report["grid"]))
@@ -154,13 +129,22 @@ def describe(report: Mapping) -> str:
         f"{report['num_samples']} {report['split']} samples on {grid}, "
         f"{report['checkpoint']} checkpoint (step {report['step']})"
     )
+    if frames := report.get("frames"):
+        means = np.array(frames["relative_l2"]["mean"])
+        places = sorted({0, len(means) // 2, len(means) - 1})
+        parts = [f"{100 * means[i]:.3f} % at {frames['times'][i]:.4g}" for i in places]
+        rows.append(f"  frames, relative_l2    {', '.join(parts)}")
     return "\n".join([head, *rows])
 
 
-def _spread(errors: np.ndarray, num: int) -> np.ndarray:
-    """Indices of num samples from the least to the largest error."""
-    places = np.linspace(0, len(errors) - 1, min(num, len(errors))).round().astype(int)
-    return np.argsort(errors, kind="stable")[places]
+def _elsewhere(settings: Mapping, folder: str | Path) -> dict:
+    """`config.data` for another data set of the same fields, all its points."""
+    if not (Path(folder) / "manifest.json").exists():
+        raise ValueError(
+            f"{folder} holds no data set: make one with python -m datagen generate "
+            "--config <data config> --out <folder>"
+        )
+    return {**settings, "config": "", "path": str(folder), "stride": 1}
 
 
 def _open(baseline: str | Path, dataset, settings: Mapping) -> runs.Operator:
@@ -194,6 +178,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--baseline", help="workdir of a second run on the same samples"
     )
+    parser.add_argument(
+        "--data", help="folder of another data set of the same fields to evaluate on"
+    )
     options = parser.parse_args(argv)
     try:
         report = evaluate(
@@ -201,6 +188,7 @@ def main(argv: list[str] | None = None) -> int:
             checkpoint=options.checkpoint,
             split=options.split,
             baseline=options.baseline,
+            other_data=options.data,
         )
     except (ValueError, DatasetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

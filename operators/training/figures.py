@@ -74,7 +74,7 @@ def plot_samples(
 def _lines(points, x, y, predictions, errors, titles, names) -> Figure:
     """Rows of input, truth with predictions, and errors, for x and y [num, n]."""
     (title, output, scope), (labels, axes) = titles, names
-    figure, rows = _canvas(len(x), 3, size=(3.9, 2.45))
+    figure, rows = create_canvas(len(x), 3, size=(3.9, 2.45))
     for row, panels in enumerate(rows):
         panels[0].plot(points, x[row], lw=1)
         panels[1].plot(points, y[row], color="k", lw=2.5, alpha=0.4, label="truth")
@@ -102,13 +102,13 @@ def _fields(place, x, y, predictions, errors, titles, names) -> Figure:
     `place` holds the `coordinates` or `points` of `_field` for each sample.
     """
     (title, output, scope), (labels, axes) = titles, names
-    figure, rows = _canvas(len(x), 2 + 2 * len(predictions), size=(2.75, 2.45))
+    figure, rows = create_canvas(len(x), 2 + 2 * len(predictions), size=(2.75, 2.45))
     flat = place[0].get("points", x).shape[-1] == 1  # nodes on a line
     for row, panels in enumerate(rows):
         truth = y[row]
         limits = {"vmin": min(truth.min(), 0), "vmax": truth.max()}
-        _field(panels[0], x[row], **place[row], cmap="cividis")
-        _field(panels[1], truth, **place[row], cmap="viridis", **limits)
+        draw_field(panels[0], x[row], **place[row], cmap="cividis")
+        draw_field(panels[1], truth, **place[row], cmap="viridis", **limits)
         across = "" if flat else f"\n{axes[1]}"
         panels[0].set_ylabel(f"{labels[row]}{across}", fontsize=9)
         differences = {k: v[row] - truth for k, v in predictions.items()}
@@ -116,8 +116,8 @@ def _fields(place, x, y, predictions, errors, titles, names) -> Figure:
         both = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
         for index, (label, difference) in enumerate(differences.items()):
             left, right = panels[2 + 2 * index : 4 + 2 * index]
-            _field(left, truth + difference, **place[row], cmap="viridis", **limits)
-            _field(right, difference, **place[row], **both)
+            draw_field(left, truth + difference, **place[row], cmap="viridis", **limits)
+            draw_field(right, difference, **place[row], **both)
             right.set_title(f"{errors[label][row]} {scope}", fontsize=8)
     titles = [title, f"truth: {output}"]
     for label in predictions:
@@ -137,7 +137,7 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping]]) -> Figure:
         histories: label -> records of `metrics.jsonl` that hold `epoch`, `loss`,
             `valid_relative_l2` and `learning_rate`.
     """
-    figure, axes = _canvas(1, 3, size=(3.9, 3.1))
+    figure, axes = create_canvas(1, 3, size=(3.9, 3.1))
     names = {
         "loss": "training loss (mean over the epoch)",
         "valid_relative_l2": "validation error, relative $L^2$",
@@ -174,14 +174,14 @@ def log_ticks(panel, *, percent: bool) -> None:
     )
 
 
-def _canvas(rows: int, columns: int, size: tuple[float, float]):
+def create_canvas(rows: int, columns: int, size: tuple[float, float]):
     """A figure for the Agg back end, whatever the user's matplotlib is set to."""
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _field(panel, values: np.ndarray, coordinates=(), points=None, **style) -> None:
+def draw_field(panel, values: np.ndarray, coordinates=(), points=None, **style) -> None:
     """One field: an image, x to the right and y upwards, with its colour bar.
 
     Dots for values at points [n, d], of which the first two coordinates count.

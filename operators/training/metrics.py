@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from operators.training.losses import relative_h1, relative_h1_spectral, relative_l2
+from operators.training.losses import (
+    bochner_h1,
+    relative_h1,
+    relative_h1_spectral,
+    relative_l2,
+)
 from solvers.fourier import half_spectrum_weights, half_wavenumbers, wavenumbers
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -32,6 +37,64 @@ def evaluate_fields(
         spectral = relative_h1_spectral(prediction, target)
         errors["relative_h1_spectral"] = summarize(spectral)
     return errors
+
+
+def evaluate_frames(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    spacing: Sequence[float],
+    *,
+    periodic: bool,
+) -> dict[str, dict]:
+    """The relative errors of predicted trajectories, computed in float64.
+
+    The norms are those of `evaluate_fields` in space, summed over the frames: norms of
+    L^2(0, T; L^2) and L^2(0, T; H^1).
+
+    Args:
+        prediction: [num, T, *space, fields].
+        target: same shape.
+        spacing: of the axes of space.
+        periodic: whether all of these are.
+
+    Returns:
+        What `evaluate_fields` returns; for periodic fields `bochner_h1` too, which is
+        exact for them; and `frames` with the `relative_l2` of each frame: `mean` and
+        `std` [T], and `quantiles`.
+    """
+    prediction, target = (np.asarray(v, np.float64) for v in (prediction, target))
+    per_frame = frame_errors(prediction, target)
+    # Frames as channels: time is no axis of the derivatives.
+    shape = (*target.shape[:1], *target.shape[2:-1], -1)
+    prediction, target = (
+        np.moveaxis(v, 1, -1).reshape(shape) for v in (prediction, target)
+    )
+    errors = evaluate_fields(prediction, target, spacing)
+    if periodic:
+        values = bochner_h1(prediction, target, spacing, has_time=False)
+        errors["bochner_h1"] = summarize(values)
+    quantiles = np.quantile(per_frame, QUANTILES, axis=0)
+    many = len(per_frame) > 1
+    errors["frames"] = {
+        "relative_l2": {
+            "mean": per_frame.mean(0).tolist(),
+            "std": (per_frame.std(0, ddof=1) if many else 0 * per_frame[0]).tolist(),
+            "quantiles": {
+                f"{q:g}": v.tolist() for q, v in zip(QUANTILES, quantiles, strict=True)
+            },
+        }
+    }
+    return errors
+
+
+def frame_errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Relative L2 error of each frame, [num, T], of fields [num, T, *space, fields]."""
+    prediction, target = (np.asarray(v, np.float64) for v in (prediction, target))
+    axes = tuple(range(2, target.ndim))
+    error, reference = (
+        np.sqrt((v**2).sum(axis=axes)) for v in (prediction - target, target)
+    )
+    return error / np.maximum(reference, np.finfo(float).tiny)
 
 
 def summarize(errors: np.ndarray) -> dict:

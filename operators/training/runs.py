@@ -71,7 +71,11 @@ class Operator:
     def __post_init__(self):
         self.model.eval()  # batch norms use their running averages
         graph, *self._variables = nnx.split(self.model, nnx.Param, ...)
-        self._predict = jax.jit(lambda variables, z: nnx.merge(graph, *variables)(z))
+
+        def predict(variables, z, options):
+            return nnx.merge(graph, *variables)(z, **dict(options))
+
+        self._predict = jax.jit(predict, static_argnums=2)
 
     def __repr__(self) -> str:
         """Model, size, grid where it is known, channels, step and folder."""
@@ -93,7 +97,7 @@ class Operator:
         """Real parameters of the model."""
         return sum(leaf.size for leaf in jax.tree.leaves(self._variables[0]))
 
-    def __call__(self, x: np.ndarray, *, batch_size: int = 16) -> np.ndarray:
+    def __call__(self, x: np.ndarray, *, batch_size: int = 16, **options) -> np.ndarray:
         """Applies the operator.
 
         Args:
@@ -102,9 +106,12 @@ class Operator:
                 interpolated to it. At the nodes of a mesh: [num, nodes, in_channels],
                 coordinates first.
             batch_size: samples per forward pass.
+            **options: further arguments of the model: `out_steps=80` or `times=(0.5,
+            1.0)` frames after the last given one, for a model that takes them.
 
         Returns:
-            [num, *grid, out_channels] float32.
+            [num, *grid, out_channels] float32; a model of trajectories chooses the
+            points along time, the last axis of its grid.
 
         Raises:
             ValueError: if x has the wrong rank, or the model does not take its grid.
@@ -122,14 +129,19 @@ class Operator:
                 * forgotten
             )
         grid = x.shape[1:-1]
-        encode, decode = (n.resample(grid) for n in (self.input, self.output))
+        encode = self.input.resample(grid)
+        options = tuple(
+            (k, v if isinstance(v, int) else tuple(map(float, v)))
+            for k, v in options.items()
+        )
         parts = []
         for start in range(0, len(x), batch_size):
             batch = encode.encode(x[start : start + batch_size])
             # A short last batch is filled up, so that one compiled program serves all.
             missing = batch_size - len(batch) if len(x) > batch_size else 0
             filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-            y = self._predict(self._variables, jnp.asarray(filled))
+            y = self._predict(self._variables, jnp.asarray(filled), options)
+            decode = self.output.resample(y.shape[1:-1])
             parts.append(np.asarray(decode.decode(y))[: len(batch)])
         return np.concatenate(parts)
 

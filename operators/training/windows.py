@@ -82,6 +82,26 @@ class Window:
         shape = (*x.shape[:-1], self.num_out, x.shape[-1])
         return xp.broadcast_to(x[..., None, :], shape), xp.moveaxis(y, -1, -2)
 
+    def frames_of(self, y):
+        """Frames [batch, num_out, *grid, fields] of targets or predictions y."""
+        xp = y.__array_namespace__()
+        if self.has_time_axis:
+            return xp.moveaxis(y, -2, 1)
+        y = y.reshape((*y.shape[:-1], len(self.outputs), self.num_out))
+        return xp.moveaxis(y, -1, 1)
+
+    def last_given(self, x):
+        """The last frame [batch, *grid, fields of y] of x, or None where x lacks it."""
+        if not set(self.outputs) <= set(self.inputs):
+            return None
+        places = [self.inputs.index(field) for field in self.outputs]
+        if self.layout == "time_axis":
+            return x[..., -1, places]
+        x = x[..., 0, :] if self.layout == "repeated" else x
+        return x.reshape((*x.shape[:-1], len(self.inputs), self.num_in))[
+            ..., places, -1
+        ]
+
     def input_channels(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """A name for each channel of x; frame 0 is the last that is given."""
         if self.layout == "time_axis":

@@ -11,7 +11,14 @@ from flax import nnx
 from configs import loading
 from datagen.storage import read
 from operators import models
-from operators.training import checks, data, evaluate, figures, layouts, normalizers
+from operators.training import (
+    checks,
+    data,
+    figures,
+    layouts,
+    normalizers,
+    pictures,
+)
 
 SETTINGS = {
     "config": "",
@@ -225,11 +232,11 @@ def test_pictures_of_lines_boxes_and_points(tmp_path, grid, num_coordinates):
 
 def test_captions_say_which_channel_and_which_step(stored):
     dataset, _ = stored
-    told = evaluate.captions(dataset, SETTINGS | {"steps": (-1,)})
+    told = pictures.captions(dataset, SETTINGS | {"steps": (-1,)})
     assert told["title"] == "input 1 of 2: coefficient $a$"
     assert told["output"].startswith("$u$\nstep 3 of 3 (time = ")
     assert told["axes"] == ("x", "y")
-    told = evaluate.captions(dataset, SETTINGS | {"time_axis": True})
+    told = pictures.captions(dataset, SETTINGS | {"time_axis": True})
     assert (told["output"], told["axes"]) == ("$u$", ("x", "y", "time"))
 
 
