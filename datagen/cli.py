@@ -28,7 +28,7 @@ COMMANDS = {
     "verify": "read every file and compare it with plan, ledger and manifest",
     "status": "how far a data set is",
     "preview": "draw and solve a few samples into a picture, without a data set",
-    "explain": "solve a few samples with every method: which is fastest, and auto's",
+    "explain": "solve a few samples with every method (or time step) to compare them",
 }
 EPILOG = """
 exit codes:
@@ -151,6 +151,11 @@ def _execute(options, rest: list[str], stop: StopFlag) -> int:
                 config["solver"]["ordering"] = "none"
         return preview(make_plan(config, root), options.num, stop)
     if options.command == "explain":
+        if "scheme" in (load_plan(root).config if config is None else config)["solver"]:
+            from datagen import explain_steps
+
+            plan = load_plan(root) if config is None else make_plan(config, root)
+            return explain_steps.command(plan, options, stop.check)
         from datagen.explain import command
 
         config = plain(load_plan(root).config if config is None else config)

@@ -9,10 +9,8 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-import importlib.metadata
 import io
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,12 @@ import numpy as np
 from datagen import discretisation, evolution, ordering
 from datagen.methods import MethodError, resolve
 from datagen.problems.base import is_evolution
+from datagen.provenance import code_version
 from datagen.storage import commit, read, schemas
 
 SPLITS = read.SPLITS
 STREAMS = {"coefficient": 0, "forcing": 1, "boundary": 2, "initial": 3, "augment": 4}
 NOT_HASHED = ("plan_sha256", "sort_statistics", "code", "created_at")
-DISTRIBUTION = "operators-and-solvers"
 
 
 class PlanError(ValueError):
@@ -427,22 +425,3 @@ def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
-
-
-def code_version() -> dict[str, Any]:
-    """Version of the package and, in a checkout, the commit and whether it is clean."""
-    try:
-        version = importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        return result.stdout.strip() if result.returncode == 0 else ""
-
-    try:
-        commit_hash, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    except OSError:  # no git here
-        commit_hash, changes = "", ""
-    return {"version": version, "commit": commit_hash, "dirty": bool(changes)}

@@ -1,6 +1,7 @@
 """Problems that are integrated in time, from the config to the finished data set."""
 
 import dataclasses
+import json
 
 import h5py
 import numpy as np
@@ -19,6 +20,7 @@ from datagen.problems.base import (
     TimeStepping,
 )
 from datagen.storage.read import open_dataset
+from solvers.spectral.steppers import STEPPERS
 from tests.datagen.conftest import file_hashes
 
 SHAPE, TIMES = (6, 4), (0.5, 1.0, 1.5)
@@ -374,6 +376,35 @@ def test_measuring_methods_is_for_linear_systems(config_file, tmp_path, capsys):
     out = ["--config", config_file, "--out", str(tmp_path / "set")]
     assert main(["plan", *out, "--calibrate"]) == 2
     assert "measures methods for linear systems" in capsys.readouterr().err
+
+
+def test_explain_compares_schemes_and_steps(config_file, tmp_path, capsys):
+    out = ["--config", config_file, "--out", str(tmp_path / "set")]
+    report = tmp_path / "report.json"
+    assert main(["explain", *out, "--num", "3", "--json", str(report)]) == 0
+    rows = json.loads(report.read_text())["rows"]
+    planned, reference, twice, half = rows[:4]
+    assert [row["dt"] for row in rows[:4]] == [0.1, 0.025, 0.2, 0.05]
+    assert {row["scheme"] for row in rows[4:]} == set(STEPPERS) - {"imex_cn"}
+    orders = np.log2([twice["last"] / planned["last"], planned["last"] / half["last"]])
+    assert np.all((orders > 2.2) & (orders < 2.7))  # 2.32 for small steps: log2(5)
+    assert (planned["steps"], planned["transforms"]) == (15, 60)
+    assert "last" not in reference
+    assert reference["scheme"] == "etdrk4"
+    out = capsys.readouterr().out
+    assert "*imex_cn" in out
+    assert "accepted up to 0.02" in out
+
+
+def test_explain_says_what_it_could_not_measure(config_file, tmp_path, capsys):
+    command = ["explain", "--config", config_file, "--out", str(tmp_path / "set")]
+    command += ["--config.solver.dt=0.4", "--num", "1"]
+    assert main(command) == 0
+    assert "imex_cn x 2: dt is 0.8; expected at most 0.5" in capsys.readouterr().out
+    assert main([*command, "--seconds", "1e-9"]) == 0
+    assert "not begun after 1e-09 s" in capsys.readouterr().out
+    assert main([*command, "--num", "11"]) == 2
+    assert "--num is 11; expected 1 to 10" in capsys.readouterr().err
 
 
 def test_preview_draws_frames(config_file, tmp_path):
