@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from datagen.problems.base import Problem
+from datagen.problems.base import EvolutionProblem, Problem
+from datagen.problems.burgers import Burgers
 from datagen.problems.composites import Composites
 from datagen.problems.composites_unstructured import CompositesUnstructured
 from datagen.problems.convection_diffusion import ConvectionDiffusion
@@ -16,10 +17,12 @@ from datagen.problems.heat import Heat
 from datagen.problems.helmholtz import Helmholtz
 from datagen.problems.helmholtz_cavity import HelmholtzCavity
 from datagen.problems.helmholtz_sweep import HelmholtzSweep
+from datagen.problems.navier_stokes import NavierStokes
 from datagen.problems.poisson import Poisson
 from datagen.problems.thermal import Thermal
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {
+PROBLEMS: dict[str, Callable[..., Problem | EvolutionProblem]] = {
+    "burgers": Burgers,
     "composites": Composites,
     "composites_unstructured": CompositesUnstructured,
     "convection_diffusion": ConvectionDiffusion,
@@ -30,6 +33,7 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "helmholtz": Helmholtz,
     "helmholtz_cavity": HelmholtzCavity,
     "helmholtz_sweep": HelmholtzSweep,
+    "navier_stokes": NavierStokes,
     "poisson": Poisson,
     "thermal": Thermal,
 }
@@ -40,7 +44,7 @@ def names() -> list[str]:
     return sorted(PROBLEMS)
 
 
-def create(name: str, **settings: Any) -> Problem:
+def create(name: str, **settings: Any) -> Problem | EvolutionProblem:
     """Builds a problem from its name and its settings, as data configs hold them.
 
     Raises:
