@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from solvers.spectral.grid import PeriodicGrid
-from solvers.spectral.modes import Modes, complex_dtype, spread
+from solvers.spectral.modes import Modes, complex_dtype, scaled, spread
+from solvers.spectral.transforms import FoldedModes, supports_folding
 
 
 class Equation:
@@ -39,11 +40,11 @@ class Equation:
 
     def implicit_terms(self, state: jax.Array) -> jax.Array:
         """The linear terms lambda u."""
-        return spread(self.linear_symbol, state) * state
+        return scaled(spread(self.linear_symbol, state), state)
 
     def implicit_solve(self, state: jax.Array, h: float) -> jax.Array:
         """Solves u - h lambda u = state for u."""
-        return state / (1 - h * spread(self.linear_symbol, state))
+        return scaled(1 / (1 - h * spread(self.linear_symbol, state)), state)
 
     def tendency(self, state: jax.Array, time: float = 0.0) -> jax.Array:
         """du/dt: explicit and linear terms."""
@@ -122,8 +123,14 @@ def equation_pytree(*data: str) -> Callable[[type], type]:
     return register
 
 
-def dealiased_modes(grid: PeriodicGrid, dealias: str) -> Modes:
+def dealiased_modes(grid: PeriodicGrid, dealias: str, *, fold: bool = False) -> Modes:
     """Modes of a state for a way of dealiasing.
+
+    Args:
+        grid: the grid.
+        dealias: "two_thirds", "legacy" or "none".
+        fold: whether the equation needs no more than `Modes.quadratic`: then they are
+            `FoldedModes` where these pay.
 
     Raises:
         ValueError: for an unknown one, or a grid too small for any mode.
@@ -136,7 +143,8 @@ def dealiased_modes(grid: PeriodicGrid, dealias: str) -> Modes:
     if min(cutoffs) < 1:
         raise ValueError(f"grid {grid.shape} is too small; expected 4 points per axis")
     if dealias == "two_thirds":
-        return Modes(grid, cutoffs)
+        folded = fold and supports_folding(grid, cutoffs)
+        return (FoldedModes if folded else Modes)(grid, cutoffs)
     return Modes(grid, None, odd_nyquist=dealias == "legacy")
 
 

@@ -72,12 +72,21 @@ class _Budgeted:
 
 
 def march_fixed(equation, field, times, start, dt, plan) -> March:
-    """Steps of at most dt; one compiled scan per run of equal intervals."""
+    """Steps of at most dt; one compiled scan per run of equal intervals.
+
+    Loops of a known number of steps can be differentiated, and spare accelerators a
+    question to the host per step; others need no new compilation for another dt.
+    """
+    traced = any(
+        isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, field))
+    )
+    static = traced or jax.default_backend() != "cpu"
+    scan = _scan_counted if static else _scan_uncounted
     starts = np.concatenate([[start], times[:-1]])
     lengths = times - starts
     counts = np.ceil(lengths / dt * (1 - 1e-9)).astype(int)
     counts = np.where(lengths > 0, np.maximum(counts, 1), 0)
-    progress = _begin(equation, field, start, plan)
+    progress = _begin(equation, field, start, "balance" in plan.record)
     parts, first = [], 0
     for last in range(1, len(times) + 1):
         if (
@@ -88,24 +97,22 @@ def march_fixed(equation, field, times, start, dt, plan) -> March:
             continue
         run, count = slice(first, last), int(counts[first])
         h = lengths[run].mean() / max(count, 1)
-        progress, frames = _scan_fixed(equation, progress, starts[run], h, plan, count)
+        progress, frames = scan(equation, progress, starts[run], h, count, plan=plan)
         parts.append(frames)
         first = last
     frames = {name: jnp.concatenate([p[name] for p in parts]) for name in parts[0]}
     return March(frames, int(counts.sum()), progress.max_cfl)
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "count"))
-def _scan_fixed(equation, progress, starts, h, plan, count):
+def _scan_fixed(equation, progress, starts, h, count, *, plan):
+    """Intervals of `count` steps of size h, which may be 0 for the initial field."""
     step = _scheme(equation, h, plan, progress.rate.dtype)
 
     def interval(progress, start):
         def advance(progress):
             return _advance(equation, step, progress, start, h, count)
 
-        if count:
-            advance = jax.checkpoint(advance) if plan.checkpoint else advance
-            progress = advance(progress)
+        progress = (jax.checkpoint(advance) if plan.checkpoint else advance)(progress)
         state = step.finish(progress.carry)
         return _snapshot(equation, progress, state, start + count * h, h, plan)
 
@@ -115,10 +122,14 @@ def _scan_fixed(equation, progress, starts, h, plan, count):
     return progress._replace(carry=step.finish(progress.carry)), frames
 
 
+_scan_counted = jax.jit(_scan_fixed, static_argnames=("count", "plan"))
+_scan_uncounted = jax.jit(_scan_fixed, static_argnames="plan")
+
+
 def march_adaptive(equation, field, times, start, dt, cfl, plan) -> March:
     """Steps of at most dt, if given, and of at most the CFL number `cfl`."""
     starts = np.concatenate([[start], times[:-1]])
-    progress = _begin(equation, field, start, plan)
+    progress = _begin(equation, field, start, "balance" in plan.record)
     inverse_dt = 0.0 if dt is None else 1 / dt
     frames, counts, max_cfl = _scan_adaptive(
         equation, progress, starts, times - starts, inverse_dt, cfl, plan
@@ -148,12 +159,12 @@ def _scan_adaptive(equation, progress, starts, lengths, inverse_dt, cfl, plan):
     return frames, counts, progress.max_cfl
 
 
-@functools.partial(jax.jit, static_argnames="plan")
-def _begin(equation, field, start, plan):
+@functools.partial(jax.jit, static_argnames="balance")
+def _begin(equation, field, start, balance):
     state = equation.to_state(field)
     rate = equation.courant_rate(jax.lax.stop_gradient(state))
     initial = defect = None
-    if "balance" in plan.record:
+    if balance:
         initial = equation.budget(state, start)[0]
         defect = jnp.zeros_like(initial)
         state = (state, jnp.zeros_like(initial))
@@ -188,7 +199,9 @@ def _snapshot(equation, progress, state, time, h, plan):
         state = state[0]
     rate = equation.courant_rate(jax.lax.stop_gradient(state))
     cfl = jnp.maximum(progress.rate, rate) * jnp.asarray(h, rate.dtype)
-    frames = {"field": equation.to_field(state, plan.store_shape)}
+    field = equation.to_field(state, plan.store_shape)
+    finite = jnp.all(jnp.isfinite(field), axis=equation.grid.axes)
+    frames = {"field": field, "finite": finite}
     values = equation.budget(state, time)[0]
     for name in plan.record:
         if name in equation.budget_names:

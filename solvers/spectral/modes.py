@@ -113,6 +113,12 @@ class Modes:
         axes = self.grid.axes
         return tuple(self.select(jnp.fft.rfftn(f, axes=axes)) for f in fields)
 
+    def quadratic(self, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Coefficients of u v and v^2 - u^2 from those of u and v, [..., *shape]."""
+        u, v = self.to_fields(u, v)
+        product, difference = self.to_states(u * v, v * v - u * u)
+        return product, difference
+
     def mean_product(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Mean over the box of the product of two real fields [...], by Parseval."""
         return self.weighted_sum(a.real * b.real + a.imag * b.imag)
@@ -134,6 +140,11 @@ def spread(coefficients, like: jax.Array) -> jax.Array:
 def real_dtype(dtype) -> np.dtype:
     """float32 for float32 and complex64, float64 for float64 and complex128."""
     return np.dtype("float32") if dtype in ("float32", "complex64") else np.dtype(float)
+
+
+def scaled(factor: jax.Array, x: jax.Array) -> jax.Array:
+    """A real factor times complex x, without making the factor complex as XLA would."""
+    return jax.lax.complex(factor * x.real, factor * x.imag)
 
 
 def times_i(x: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from solvers.spectral.equations import (
     equation_pytree,
 )
 from solvers.spectral.grid import PeriodicGrid
-from solvers.spectral.modes import Modes, complex_dtype, spread, times_i
+from solvers.spectral.modes import Modes, complex_dtype, scaled, spread, times_i
 
 
 @equation_pytree("viscosity", "drag", "forcing", "forcing_state")
@@ -90,7 +90,9 @@ class NavierStokes2d(Equation):
     @functools.cached_property
     def modes(self) -> Modes:
         """The Fourier modes that a state holds."""
-        return dealiased_modes(self.grid, self.dealias)
+        return dealiased_modes(
+            self.grid, self.dealias, fold=self.advection == "two_transform"
+        )
 
     @property
     def transforms_per_evaluation(self) -> int:
@@ -107,9 +109,11 @@ class NavierStokes2d(Equation):
         """Advection and forcing, [..., *modes.shape]."""
         terms = ADVECTION[self.advection][0](self, state)
         if self.dealias == "legacy":
-            terms = terms * spread(self._legacy_mask, state)
+            terms = scaled(spread(self._legacy_mask, state), terms)
         force = self._force(state, time)
-        return terms if force is None else terms + force
+        terms = terms if force is None else terms + force
+        # Steppers use the result several times; XLA would compute it as often.
+        return jax.lax.optimization_barrier(terms)
 
     @functools.cached_property
     def _legacy_mask(self) -> np.ndarray:
@@ -131,13 +135,18 @@ class NavierStokes2d(Equation):
 
     def stream_state(self, state: jax.Array) -> jax.Array:
         """Coefficients of the streamfunction, mean zero."""
-        squares = -self.modes.laplacian(state)
-        return state * jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1), 0)
+        return scaled(self._inverse_squares(state), state)
+
+    def _inverse_squares(self, like):
+        """1 / |k|^2, and 0 for the mean."""
+        squares = -self.modes.laplacian(like)
+        return jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1), 0)
 
     def velocity_states(self, state: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Coefficients of the velocity (u, v)."""
-        rotation = times_i(self.stream_state(state))
-        return self.modes.k(1, state) * rotation, -self.modes.k(0, state) * rotation
+        inverse, rotated = self._inverse_squares(state), times_i(state)
+        u = scaled(self.modes.k(1, state) * inverse, rotated)
+        return u, scaled(-self.modes.k(0, state) * inverse, rotated)
 
     def streamfunction(self, vorticity: jax.Array) -> jax.Array:
         """Psi [..., n1, n2], mean zero, of a vorticity field or a state."""
@@ -170,8 +179,8 @@ class NavierStokes2d(Equation):
             values [..., 2] and rates [..., 2].
         """
         total = self.modes.weighted_sum
-        squares, k2 = jnp.square(abs(state)), -self.modes.laplacian(state)
-        inverse = jnp.where(k2 > 0, 1 / jnp.where(k2 > 0, k2, 1), 0)
+        squares = jnp.square(state.real) + jnp.square(state.imag)
+        k2, inverse = -self.modes.laplacian(state), self._inverse_squares(state)
         energy, enstrophy = total(squares * inverse) / 2, total(squares) / 2
         palinstrophy = total(squares * k2) / 2
         energy_rate = -2 * self.viscosity * enstrophy - 2 * self.drag * energy
@@ -187,23 +196,22 @@ class NavierStokes2d(Equation):
 
 def _two_transform(equation, w):
     modes = equation.modes
-    u, v = modes.to_fields(*equation.velocity_states(w))
-    product, difference = modes.to_states(u * v, v * v - u * u)
+    product, difference = modes.quadratic(*equation.velocity_states(w))
     k1, k2 = modes.k(0, w, odd=False), modes.k(1, w, odd=False)
     mixed = modes.k(0, w) * modes.k(1, w)
-    return (k1**2 - k2**2) * product + mixed * difference
+    return scaled(k1**2 - k2**2, product) + scaled(mixed, difference)
 
 
 def _divergence(equation, w):
     modes = equation.modes
     u, v, field = modes.to_fields(*equation.velocity_states(w), w)
     flux1, flux2 = modes.to_states(u * field, v * field)
-    return -times_i(modes.k(0, w) * flux1 + modes.k(1, w) * flux2)
+    return -times_i(scaled(modes.k(0, w), flux1) + scaled(modes.k(1, w), flux2))
 
 
 def _convective(equation, w):
     modes = equation.modes
-    slopes = [times_i(modes.k(axis, w) * w) for axis in range(2)]
+    slopes = [times_i(scaled(modes.k(axis, w), w)) for axis in range(2)]
     u, v, w1, w2 = modes.to_fields(*equation.velocity_states(w), *slopes)
     return -modes.to_states(u * w1 + v * w2)[0]
 

@@ -14,7 +14,7 @@ from solvers.spectral.equations import (
     equation_pytree,
 )
 from solvers.spectral.grid import PeriodicGrid
-from solvers.spectral.modes import Modes, times_i
+from solvers.spectral.modes import Modes, scaled, times_i
 
 
 class _Advected(Equation):
@@ -32,7 +32,9 @@ class _Advected(Equation):
     def explicit_terms(self, state: jax.Array, time: float = 0.0) -> jax.Array:
         """-(u^2 / 2)_x, [..., *modes.shape]."""
         (u,) = self.modes.to_fields(state)
-        return -times_i(self.modes.k(0, state) / 2 * self.modes.to_states(u * u)[0])
+        return -times_i(
+            scaled(self.modes.k(0, state) / 2, self.modes.to_states(u * u)[0])
+        )
 
     def courant_rate(self, state: jax.Array) -> jax.Array:
         """Max |u| / h over the grid, [...]."""

@@ -107,9 +107,9 @@ def rollout(
         name: jnp.moveaxis(values, 0, field.ndim - ndim)
         for name, values in march.frames.items()
     }
-    fields = frames.pop("field")
-    if not allow_nonfinite and not isinstance(fields, jax.core.Tracer):
-        _check_finite(fields, times, ndim)
+    fields, finite = frames.pop("field"), frames.pop("finite")
+    if not allow_nonfinite and not isinstance(finite, jax.core.Tracer):
+        _check_finite(np.asarray(finite), times)
     steps = march.steps
     if not isinstance(steps, jax.core.Tracer):
         steps = int(steps)
@@ -135,15 +135,15 @@ def _check_settings(equation, record, dt, cfl):
             raise ValueError(f"{name} is {value}; expected a positive number")
 
 
-def _check_finite(fields, times, ndim):
-    bad = np.asarray(~jnp.all(jnp.isfinite(fields), axis=tuple(range(-ndim, 0))))
-    if not bad.any():
+def _check_finite(finite, times):
+    if finite.all():
         return
-    first = int(np.argmax(bad.any(axis=tuple(range(bad.ndim - 1)))))
-    samples = int(bad[..., first].sum())
-    what = f"in {samples} of {bad[..., first].size} samples " if bad.ndim > 1 else ""
+    bad = ~finite.reshape(-1, len(times))
+    first = int(np.argmax(bad.any(axis=0)))
+    samples = np.flatnonzero(bad[:, first])
+    what = f" in samples {samples.tolist()}" if len(bad) > 1 else ""
     raise FloatingPointError(
-        f"the solution is not finite {what}at t = {times[first]:g} (snapshot {first}); "
+        f"the solution is not finite{what} at t = {times[first]:g} (snapshot {first}): "
         "check the initial field, take a smaller dt or cfl, or allow_nonfinite=True to "
-        "look at it"
+        "look at the rest"
     )

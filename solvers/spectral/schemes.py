@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from solvers.spectral.equations import Equation
-from solvers.spectral.modes import real_dtype
+from solvers.spectral.modes import scaled, spread
 
 
 class Scheme:
@@ -69,26 +69,24 @@ def per_mode(function, symbol):
 
 
 def add(u, *terms):
-    """U + sum of factor * v over pairs (factor, v), for pytrees u and v.
+    """Returns u + sum of factor * v over pairs (factor, v), for pytrees u and v.
 
     A factor is a number, or coefficients per mode with the structure of u, whose arrays
     lack the leading axes of u.
     """
     for factor, v in terms:
-        leaves = jax.tree.leaves(factor)
-        if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
-            u = jax.tree.map(lambda a, b, c=factor: a + c * b, u, v)
-        else:
-            u = jax.tree.map(lambda a, b, c: a + _fit(c, b) * b, u, v, factor)
+        u = jax.tree.map(jnp.add, u, scale(factor, v))
     return u
 
 
 def scale(factor, v):
-    """Factor * v, with factors as in `add`."""
-    return jax.tree.map(lambda b, c: _fit(c, b) * b, v, factor)
+    """The product factor * v, with factors as in `add`."""
+    leaves = jax.tree.leaves(factor)
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+        return jax.tree.map(lambda leaf: _product(leaves[0], leaf), v)
+    return jax.tree.map(_product, factor, v)
 
 
-def _fit(coefficients, like):
-    missing = like.ndim - coefficients.ndim
-    coefficients = coefficients.astype(real_dtype(like.dtype))
-    return coefficients.reshape((1,) * missing + coefficients.shape)
+def _product(factor, leaf):
+    factor = spread(factor, leaf)
+    return scaled(factor, leaf) if jnp.iscomplexobj(leaf) else factor * leaf
