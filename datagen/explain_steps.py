@@ -19,7 +19,7 @@ from datagen.progress import milliseconds
 from datagen.storage.ledger import cpu_model
 
 NUM_SAMPLES = 2
-AGAIN_SECONDS = 5.0  # an integration that takes longer is not timed a second time
+PART = 0.25  # of all time: what takes longer is timed once, and again if time is left
 REFERENCE = 0.25  # of the planned step
 REFERENCE_SCHEME = "etdrk4"  # fourth order, diffusion included
 HEADER = ("scheme", "step", "first", "last", "defect", "steps", "FFTs", "time", "note")
@@ -79,34 +79,26 @@ def explain(
         A report that JSON can hold: what was measured and rows, the planned one first
         and the reference second. Rows hold scheme, factor (of the planned step), dt,
         cfl and either `refused`, a sentence, or steps, transforms, defect, seconds (per
-        sample), compile_seconds and, where there is a reference, the errors `first`
-        and `last`.
+        sample), compile_seconds (0 where there was no time to measure twice) and, where
+        there is a reference, the errors `first` and `last`.
     """
     problem = plan.problem()
     ids = plan.order[:num].tolist()
     rngs = (sample_rng(plan.config["seed"], i, evolution.STREAM) for i in ids)
     samples = [problem.sample(rng) for rng in rngs]
-    begun, rows, reference = time.perf_counter(), [], None
-    for factor, step in _attempts(evolution.stepping(plan.solver)):
-        poll()
-        row = {"scheme": step.scheme, "factor": factor, "dt": step.dt, "cfl": step.cfl}
-        rows.append(row)
-        if len(rows) > 1 and time.perf_counter() - begun > seconds:
-            row["refused"] = f"not begun after {seconds:g} s"
-            continue
-        try:
-            frames = _measure(problem, samples, step, row)
-        except Exception as error:
-            row["refused"] = " ".join(str(error).split())
-            continue
-        if factor == REFERENCE:
-            reference = frames
-        else:
-            row["frames"] = frames
-    for row in rows:
-        frames = row.pop("frames", None)
-        if frames is not None and reference is not None:
-            row |= _errors(frames, reference)
+    runs = [Run(*attempt) for attempt in _attempts(evolution.stepping(plan.solver))]
+    end = time.perf_counter() + seconds
+    for again in (False, True):
+        for run in runs:
+            poll()
+            if again and (run.refused or len(run.seconds) > 1):
+                continue
+            if time.perf_counter() < end or (run is runs[0] and not again):
+                run.measure(problem, samples, PART * seconds)
+            elif not again:
+                run.refused = f"not begun after {seconds:g} s"
+    reference = next(run.frames for run in runs if run.factor == REFERENCE)
+    rows = [run.row(reference) for run in runs]
     return {
         "name": plan.config["name"],
         "equation": problem.equation,
@@ -117,60 +109,88 @@ def explain(
     }
 
 
+@dataclasses.dataclass
+class Run:
+    """One scheme with one step: what came out of it.
+
+    Attributes:
+        factor: the step is that of the plan, times this.
+        step: scheme and step.
+        refused: why it gave nothing, in a sentence.
+        seconds: of every integration of all samples; the first one compiles.
+        found: numbers of the last integration.
+        frames: [B, 2, *grid], the first and the last frame that are not the start.
+    """
+
+    factor: float
+    step: TimeStepping
+    refused: str = ""
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    found: dict[str, float] = dataclasses.field(default_factory=dict)
+    frames: np.ndarray | None = None
+
+    def measure(self, problem, samples: list[Any], limit: float) -> None:
+        """Integrates once and, where that takes no longer than `limit`, twice."""
+        try:
+            if check := getattr(problem, "check", None):
+                check(self.step)
+            self._integrate(problem, samples)
+            if len(self.seconds) == 1 and self.seconds[0] < limit:
+                self._integrate(problem, samples)
+        except Exception as error:
+            self.refused = " ".join(str(error).split())
+
+    def _integrate(self, problem, samples: list[Any]) -> None:
+        start = time.perf_counter()
+        with np.errstate(all="ignore"):
+            found = problem.evolve(samples, self.step)
+        self.seconds.append(time.perf_counter() - start)
+        name = next(spec.name for spec in problem.fields if spec.time_varying)
+        frames = np.asarray(found.fields[name], np.float64)
+        if not np.isfinite(frames).all():
+            raise ValueError("the trajectories are not finite")
+        first = int(problem.steps[0] == 0 and len(problem.steps) > 1)
+        self.frames = frames[:, [first, -1]]
+        self.found = {
+            "steps": float(np.mean(found.steps)),
+            "transforms": float(np.mean(found.transforms)),
+            "defect": float(np.max(found.defect)),
+        }
+
+    def row(self, reference: np.ndarray | None) -> dict[str, Any]:
+        """What the report says, with errors against frames of a reference."""
+        step = {"dt": self.step.dt, "cfl": self.step.cfl}
+        row = {"scheme": self.step.scheme, "factor": self.factor, **step}
+        if self.refused:
+            return row | {"refused": self.refused}
+        num, seconds = len(self.frames), min(self.seconds)
+        row |= self.found | {"seconds": seconds / num}
+        row["compile_seconds"] = self.seconds[0] - seconds
+        if reference is None or self.factor == REFERENCE:
+            return row
+        return row | _errors(self.frames, reference)
+
+
 def _attempts(planned: TimeStepping) -> list[tuple[float, TimeStepping]]:
     """Factors of the planned step and steppings: planned, reference, the others."""
     from solvers.spectral.steppers import STEPPERS
 
-    def scaled(factor: float) -> tuple[float, TimeStepping]:
+    def scaled(factor: float) -> TimeStepping:
         dt, cfl = (v and v * factor for v in (planned.dt, planned.cfl))
-        return factor, dataclasses.replace(planned, dt=dt, cfl=cfl)
+        return dataclasses.replace(planned, dt=dt, cfl=cfl)
 
+    reference = {"scheme": REFERENCE_SCHEME, "dtype": "float64"}
     others = [name for name in STEPPERS if name != planned.scheme]
-    exact = dataclasses.replace(
-        scaled(REFERENCE)[1], scheme=REFERENCE_SCHEME, dtype="float64"
-    )
     return [
-        scaled(1.0),
-        (REFERENCE, exact),
-        scaled(2.0),
-        scaled(0.5),
+        (1.0, planned),
+        (REFERENCE, dataclasses.replace(scaled(REFERENCE), **reference)),
+        *((factor, scaled(factor)) for factor in (2.0, 0.5)),
         *((1.0, dataclasses.replace(planned, scheme=name)) for name in others),
     ]
 
 
-def _measure(problem, samples, step: TimeStepping, row: dict[str, Any]) -> np.ndarray:
-    """Integrates once or, where that is quick, twice, and fills in the row.
-
-    Returns:
-        The first and last frame of the first field that varies in time.
-
-    Raises:
-        ValueError: if the step does not suit the problem, or the frames are not finite.
-    """
-    if check := getattr(problem, "check", None):
-        check(step)
-    seconds = []
-    while not seconds or (len(seconds) < 2 and seconds[0] < AGAIN_SECONDS):
-        start = time.perf_counter()
-        with np.errstate(all="ignore"):
-            found = problem.evolve(samples, step)
-        seconds.append((time.perf_counter() - start) / len(samples))
-    name = next(spec.name for spec in problem.fields if spec.time_varying)
-    frames = np.asarray(found.fields[name], np.float64)
-    if not np.isfinite(frames).all():
-        raise ValueError("the trajectories are not finite")
-    row |= {
-        "steps": float(np.mean(found.steps)),
-        "transforms": float(np.mean(found.transforms)),
-        "defect": float(np.max(found.defect)),
-        "seconds": seconds[-1],
-        "compile_seconds": max(0.0, seconds[0] - seconds[-1]) * len(samples),
-    }
-    return frames[:, [0 if problem.steps[0] > 0 or len(problem.steps) == 1 else 1, -1]]
-
-
 def _errors(frames: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Relative L2 errors [B, 2, *grid] -> the largest of the samples, per frame."""
+    """Relative L2 errors of two frames [B, 2, *grid], the largest of the samples."""
     axes = tuple(range(2, frames.ndim))
     size = np.sqrt((reference**2).mean(axes))
     errors = np.sqrt(((frames - reference) ** 2).mean(axes)) / np.where(size, size, 1)

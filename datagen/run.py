@@ -24,7 +24,7 @@ from datagen.storage import commit, ledger, well
 
 Record = dict[str, Any]
 SampleFn = Callable[[SampleReport], None]
-LONG_SECONDS = 20.0  # a batch that takes longer is timed once, compilation included
+LONG_SECONDS = 60.0  # a batch that takes longer is timed once, compilation included
 
 
 class RunError(RuntimeError):

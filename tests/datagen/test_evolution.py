@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
 
 import h5py
 import numpy as np
@@ -23,6 +28,7 @@ from datagen.storage.read import open_dataset
 from solvers.spectral.steppers import STEPPERS
 from tests.datagen.conftest import file_hashes
 
+ROOT = pathlib.Path(__file__).parents[2]
 SHAPE, TIMES = (6, 4), (0.5, 1.0, 1.5)
 NUM = {"train": 7, "valid": 0, "test": 3}
 
@@ -412,3 +418,43 @@ def test_preview_draws_frames(config_file, tmp_path):
     assert main(["preview", *out, "--num", "1"]) == 0
     assert (tmp_path / "set/preview.png").stat().st_size > 5000
     assert {num for num, _ in CALLS} == {1}  # no larger than asked for
+
+
+FLOW = """
+from configs import common
+
+
+def get_config(variant="full"):
+    return common.dataset(
+        "flow",
+        seed=3,
+        num=(22, 0, 3),
+        shard_size=4,
+        problem={"name": "navier_stokes", "n": 12, "num_frames": 9},
+        solver=common.time_stepping("etdrk4", batch_size=3, cfl=0.5, accept=1e-2),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_shared_runs_make_the_same_bytes(tmp_path):
+    (tmp_path / "flow.py").write_text(FLOW)
+    command = [sys.executable, "-m", "datagen", "generate", "--config", "flow.py"]
+
+    def start(*more):
+        return subprocess.Popen(
+            [*command, "--out", more[0], *more[1:]],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    whole = start("whole")
+    killed = start("killed")
+    record = tmp_path / "killed/ledger/train-00000.json"
+    while killed.poll() is None and not record.exists():
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() != 0
+    assert whole.wait() == 0
+    assert start("killed", "--workers", "2").wait() == 0
+    assert file_hashes(tmp_path / "killed") == file_hashes(tmp_path / "whole")
