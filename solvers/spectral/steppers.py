@@ -12,6 +12,7 @@ from solvers.spectral.imex import (
     ImexEuler,
     LegacyFno,
 )
+from solvers.spectral.lawson import IntegratingFactorRK5, IntegratingFactorRK8
 from solvers.spectral.schemes import Scheme
 
 STEPPERS: dict[str, type[Scheme]] = {
@@ -21,6 +22,8 @@ STEPPERS: dict[str, type[Scheme]] = {
     "cn_rk3": CrankNicolsonRK3,
     "cn_rk4": CrankNicolsonRK4,
     "if_rk4": IntegratingFactorRK4,
+    "if_rk5": IntegratingFactorRK5,
+    "if_rk8": IntegratingFactorRK8,
     "etdrk4": ExponentialRK4,
     "legacy_fno": LegacyFno,
 }
