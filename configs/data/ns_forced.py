@@ -5,7 +5,7 @@ arXiv:2405.17211; the published frames come one time step of 1e-3 later).
 
     uv run -m datagen generate --config configs/data/ns_forced.py --out data/ns_forced
 
-Variants: `:small` (32 x 32 points, 60 frames), `:quick` (16 x 16 points, from t = 3).
+Variants: `:small` (32 x 32 points, 61 frames), `:quick` (16 x 16 points, from t = 3).
 `:fine`, `:small_fine` and `:quick_fine`: test trajectories of the same flow with random
 numbers of their own, in float64 on all points of the solver, for predictions on a finer
 grid and for the refiner.
@@ -19,11 +19,11 @@ from configs import common, flows
 # samples, samples per file.
 VARIANTS = {
     "full": (64, 64, 30.0, 100, 0.04, (1152, 128, 64), 64),
-    "small": (32, 64, 30.0, 60, 0.05, (256, 32, 32), 32),
-    "quick": (16, 32, 3.0, 30, 0.1, (16, 8, 8), 8),
+    "small": (32, 64, 30.0, 61, 0.05, (256, 32, 32), 32),
+    "quick": (16, 32, 3.0, 31, 0.1, (16, 8, 8), 8),
     "fine": (256, 256, 30.0, 100, 0.0125, (0, 0, 16), 8),
-    "small_fine": (64, 64, 30.0, 60, 0.05, (0, 0, 8), 8),
-    "quick_fine": (32, 32, 3.0, 30, 0.1, (0, 0, 4), 4),
+    "small_fine": (64, 64, 30.0, 61, 0.05, (0, 0, 8), 8),
+    "quick_fine": (32, 32, 3.0, 31, 0.1, (0, 0, 4), 4),
 }
 
 

@@ -176,14 +176,14 @@ def evolve(
     )
     now = 0.0
     for part in _cut(_warm_up(times, size), size):
-        fields = run(fields, part, now)[:, -1]
-        now = part[-1]
+        fields, now = run(fields, part, now)[:, -1], float(part[-1])
     quality.look(fields, "first")
-    frames = [equation.grid.resample(fields[:, None], store_shape)]
+    store = functools.partial(_resample(), equation.grid, tuple(store_shape))
+    frames = [np.asarray(store(fields))[:, None]]
     for part in _cut(times[1:], size):
         chunk = run(fields, part, now)
-        frames.append(np.asarray(equation.grid.resample(chunk, store_shape)))
-        fields, now = chunk[:, -1], part[-1]
+        frames.append(np.asarray(store(chunk)))
+        fields, now = chunk[:, -1], float(part[-1])
     quality.look(fields, "last")
     return np.concatenate(frames, axis=1), quality
 
@@ -252,6 +252,15 @@ def _chunk_size(intervals: int) -> int:
 
 def _cut(times: np.ndarray, size: int) -> list[np.ndarray]:
     return [times[i : i + size] for i in range(0, len(times), size)]
+
+
+@functools.cache
+def _resample():
+    import jax
+
+    return jax.jit(
+        lambda grid, shape, fields: grid.resample(fields, shape), static_argnums=(0, 1)
+    )
 
 
 @functools.cache
