@@ -42,10 +42,46 @@ def test_experiments_build_and_their_models_take_their_data(name, variant):
     layout = described(source, config.data)
     model = nnx.eval_shape(lambda: models.create(rngs=nnx.Rngs(0), **config.model))
     checks.model_fits(model, config.model, layout)
-    losses.create(config.loss.name, layout.spacing)
-    x = jax.ShapeDtypeStruct((2, *layout.grid, layout.in_channels), "float32")
+    losses.create(**config.loss, spacing=layout.spacing, has_time=layout.has_time)
+    x = jax.ShapeDtypeStruct((2, *layout.input_grid, layout.in_channels), "float32")
     expected = (2, *layout.grid, layout.out_channels)
-    assert nnx.eval_shape(lambda model, x: model(x), model, x).shape == expected
+    made = nnx.eval_shape(lambda model, x: model(x), model, x)
+    assert made.shape == expected
+    checks.output_fits(made, config.model, layout)
+
+
+def test_experiments_on_flows_have_the_published_settings():
+    forced, decaying, baseline = (
+        loading.load(f"configs/{name}.py")
+        for name in ("sfno_ns_forced", "sfno_ns_mcwilliams", "fno3d_ns_mcwilliams")
+    )
+    assert (forced.num_epochs, decaying.num_epochs, baseline.num_epochs) == (10, 15, 10)
+    windows = [tuple(c.data.window) for c in (forced, decaying, baseline)]
+    assert windows == [(10, 40), (10, 10), (10, 10)]
+    for config, counts in (
+        (forced, (8_489_521, 9_242_461)),
+        (decaying, (15_959_251, 16_469_791)),
+    ):
+        assert (config.seed, config.batch_size) == (1127825, 4)
+        assert dict(config.schedule) == {
+            "name": "one_cycle",
+            "per": "step",
+            "peak": 1e-2,
+            "pct_start": 0.3,
+            "div_factor": 1e3,
+            "final_div_factor": 1e4,
+        }
+        for compat, count in zip((False, True), counts, strict=True):
+            settings = {**config.model, "compat": compat}
+            assert num_parameters(settings) == count
+    # The published model has two pointwise maps of 10 x 10 + 10 more in four layers.
+    assert num_parameters(baseline.model) == 16_386_997 - 4 * 2 * 110
+    assert (baseline.schedule.peak, baseline.data.window_fixed) == (1e-3, True)
+
+
+def num_parameters(settings):
+    model = nnx.eval_shape(lambda: models.create(rngs=nnx.Rngs(0), **settings))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def test_the_paper_experiment_has_the_published_settings():

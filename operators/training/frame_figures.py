@@ -1,5 +1,6 @@
 """Pictures of predicted trajectories: strips of frames, errors over time."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ def plot_frames(
         coordinates: of the points, [n] per axis of space.
         given: [num, *space], the last frame that was given; None: not drawn.
         name: of the field.
-        axes: names of the axes of space.
+        axes: names of the axes of space, for lines.
     """
     truth = _planes(truth[..., 0])
     shown = {label: _planes(values[..., 0]) for label, values in predictions.items()}
@@ -43,35 +44,31 @@ def plot_frames(
         return _planes_of_space_and_time(
             truth, shown, times, labels, coordinates[0], name, axes[0]
         )
-    given = None if given is None else _planes(given[:, None])[:, 0]
     chosen = _spread(truth.shape[1])
+    before = None if given is None else _planes(given[:, None])[:, 0]
+    marks = ["last given"] * (given is not None)
+    marks += [f"t = {times[frame]:.4g}" for frame in chosen]
     rows_each = 1 + 2 * len(shown)
-    columns = len(chosen) + (given is not None)
-    figure, rows = create_canvas(len(truth) * rows_each, columns, size=(2.3, 2.1))
+    num_rows = len(truth) * rows_each
+    figure, rows = create_canvas(num_rows, 1, size=(2.0 * len(marks) + 1, 2.1))
+    spacing = [float(c[1] - c[0]) for c in coordinates[:2]]
     for sample, label in enumerate(labels):
-        own = rows[sample * rows_each : (sample + 1) * rows_each]
-        field = _style(truth[sample])
-        for panel, frame in zip(own[0][-len(chosen) :], chosen, strict=True):
-            draw_field(panel, truth[sample, frame], coordinates, **field)
-            panel.set_title(f"t = {times[frame]:.4g}", fontsize=8)
-        own[0][-len(chosen)].set_ylabel("truth", fontsize=8)
-        if given is not None:
-            draw_field(own[0][0], given[sample], coordinates, **field)
-            own[0][0].set_title("last given", fontsize=8)
-            for row in own[1:]:
-                row[0].axis("off")
-        own[0][0].set_ylabel(f"{label}\n{name}", fontsize=8)
-        differences = {k: v[sample] - truth[sample] for k, v in shown.items()}
-        both = _style(np.stack([d[list(chosen)] for d in differences.values()]), True)
-        for index, (key, difference) in enumerate(differences.items()):
-            above, below = (own[1 + 2 * index + i][-len(chosen) :] for i in (0, 1))
-            above[0].set_ylabel(key, fontsize=8)
-            below[0].set_ylabel(f"{key}: error", fontsize=8)
-            for up, down, frame in zip(above, below, chosen, strict=True):
-                draw_field(up, shown[key][sample, frame], coordinates, **field)
-                draw_field(down, difference[frame], coordinates, **both)
-                error = _relative(difference[frame], truth[sample, frame])
-                down.set_title(f"{100 * error:.3g} % rel. $L^2$", fontsize=8)
+        first = None if before is None else before[sample]
+        empty = None if before is None else np.full_like(first, np.nan)
+        values, panels = truth[sample, chosen], rows[sample * rows_each :, 0]
+        field = _style(values)
+        strip = functools.partial(_strip, marks=marks, spacing=spacing)
+        strip(panels[0], first, values, field, title=f"{label}\n{name}: truth")
+        errors = {key: v[sample, chosen] - values for key, v in shown.items()}
+        both = _style(np.stack([*errors.values()]), difference=True)
+        for index, (key, error) in enumerate(errors.items()):
+            above, below = panels[1 + 2 * index : 3 + 2 * index]
+            names = [""] * (given is not None) + marks[-len(chosen) :]
+            strip(above, empty, values + error, field, title=key, marks=names)
+            sizes = [100 * _relative(e, v) for e, v in zip(error, values, strict=True)]
+            told = ["rel. $L^2$"] * (given is not None)
+            told += [f"{size:.3g} %" for size in sizes]
+            strip(below, empty, error, both, title=f"{key}: error", marks=told)
     return figure
 
 
@@ -101,6 +98,24 @@ def plot_errors(
     panel.grid(alpha=0.3)
     panel.legend(fontsize=8)
     return figure
+
+
+def _strip(panel, first, frames, style, *, marks, spacing, title) -> None:
+    """Frames [T, n1, n2] side by side in one picture, x to the right, y upwards."""
+    frames = [*([] if first is None else [first]), *frames]
+    n1, n2 = frames[0].shape
+    gap = np.full((max(n1 // 16, 1), n2), np.nan)
+    parts = [part for frame in frames for part in (frame, gap)][:-1]
+    image = panel.imshow(np.concatenate(parts).T, origin="lower", **style)
+    panel.set_aspect(spacing[1] / spacing[0])
+    places = [(n1 - 1) / 2 + i * (n1 + len(gap)) for i in range(len(frames))]
+    panel.set_xticks(places, marks, fontsize=8)
+    panel.set_yticks([])
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    panel.set_ylabel(title, fontsize=8)
+    bar = panel.figure.colorbar(image, ax=panel, shrink=0.8, pad=0.02)
+    bar.ax.tick_params(labelsize=7)
 
 
 def _planes_of_space_and_time(truth, shown, times, labels, points, name, axis):

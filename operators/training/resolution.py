@@ -132,6 +132,7 @@ def measure(
         "split": "test",
         "num_samples": len(truth),
         "training_stride": trained,
+        "axes": list(dataset.coordinates),
         "training_grid": list(truth.shape[1:-1]),
         "inputs": "fourier" if periodic else inputs,
         "outputs": "fourier" if periodic else "linear",
@@ -197,6 +198,8 @@ def _stored_grid(dataset) -> tuple[int, ...]:
 def _measure_grid(operator: runs.Operator, samples, truth, report: Mapping) -> dict:
     """Errors of one test grid: plain, resampled, floor; `refused` says why no plain."""
     grid, trained = samples.y.shape[1:-1], tuple(report["training_grid"])
+    # Where time is an axis, x may have other times than y, which no grid changes.
+    times = samples.x.shape[1 + len(report["axes"]) : -1]
     spacing = data.spacing(samples.coordinates)
     # As many points in a batch as the evaluation of the run had.
     size = operator.config["eval"]["batch_size"] * np.prod(trained) / np.prod(grid)
@@ -210,6 +213,7 @@ def _measure_grid(operator: runs.Operator, samples, truth, report: Mapping) -> d
     if grid == trained:
         coarse = None if row["refused"] else plain
     else:
+        trained = (*trained[: len(report["axes"])], *times)
         x = resample(samples.x, trained, report["inputs"])
         coarse = operator(x, batch_size=operator.config["eval"]["batch_size"])
     for name, field in (("resampled", coarse), ("floor", truth)):
