@@ -12,8 +12,8 @@ Reads one JSON request a line from standard input and answers each with one line
         the module in evaluation mode, with another output grid where it takes one
 
 `classes` reads the modules out of released scripts. The checkouts are those of
-github.com/xlliu2017/MgNO (3a68a90), thuml/Latent-Spectral-Models (d5a0b40) and
-zongyi-li/fourier_neural_operator (fd7b0ded).
+github.com/xlliu2017/MgNO (3a68a90), thuml/Latent-Spectral-Models (d5a0b40),
+zongyi-li/fourier_neural_operator (fd7b0ded) and scaomath/torch-cfd (475c738).
 """
 
 import ast
@@ -28,7 +28,10 @@ import types
 import numpy as np
 import torch
 
-IMPORTED = ("torch", "numpy", "math", "functools", "operator")
+IMPORTED = (
+    "__future__", "abc", "copy", "functools", "math", "numpy", "operator", "torch",
+    "typing",
+)  # fmt: skip
 # Case -> (checkout, file, class), the checkout None for installed packages.
 MODULES = {
     "fno_neuralop": (None, None, "FNO"),
@@ -40,12 +43,23 @@ MODULES = {
     "mgno_helmholtz": ("mgno", "models.py", "MgNO_helm"),
     "lsm": ("lsm", "models/LSM_2D.py", "Model"),
     "lsm_3d": ("lsm", "models/LSM_3D.py", "Model"),
+    "sfno": ("sfno", "fno/sfno.py", "SFNO"),
 }
 CHANNELS_LAST = ("fno_li2021", "lsm", "lsm_3d")
+# What the SFNO takes from einops, which is not installed.
+EINOPS = {
+    "rearrange": lambda z, pattern: z[:, None],  # b x y t -> b 1 x y t
+    "repeat": lambda z, pattern, d: z[:, None].expand(-1, d, -1, -1, -1),
+}
 
 
-def classes(path: pathlib.Path) -> types.SimpleNamespace:
-    """Classes and functions of a script, without running what it does besides."""
+def classes(path: pathlib.Path, known: dict | None = None) -> types.SimpleNamespace:
+    """Classes and functions of a script, without running what it does besides.
+
+    Args:
+        path: the script.
+        known: names that it takes from elsewhere.
+    """
     tree = ast.parse(path.read_text())
     kept = []
     for node in tree.body:
@@ -61,7 +75,7 @@ def classes(path: pathlib.Path) -> types.SimpleNamespace:
         if isinstance(node, ast.Constant) and node.value == "cuda":
             node.value = "cpu"
     torch.Tensor.cuda = lambda self: self
-    names = {}
+    names = dict(known or {})
     exec(compile(ast.Module(kept, []), str(path), "exec"), names)
     return types.SimpleNamespace(**names)
 
@@ -82,7 +96,12 @@ def build(case: str, folder: str | None, settings: dict) -> torch.nn.Module:
             return _identity_layer(settings)
         with contextlib.redirect_stdout(None):  # UNO prints
             return getattr(models, name)(**settings)
-    cls = getattr(classes(pathlib.Path(folder) / file), name)
+    known = {}
+    if checkout == "sfno":
+        convolutions = {"conv_dict": {3: torch.nn.Conv3d}}
+        base = classes(pathlib.Path(folder) / "fno" / "base.py", convolutions)
+        known = EINOPS | vars(base)
+    cls = getattr(classes(pathlib.Path(folder) / file, known), name)
     if checkout == "lsm":
         return cls(types.SimpleNamespace(**settings))
     if checkout == "fno":
@@ -114,7 +133,7 @@ class Worker:
         """Makes module, data and optimiser anew."""
         torch.manual_seed(0)
         self.module = build(case, folder, settings)
-        self.last = case in CHANNELS_LAST
+        self.last, self.frames = case in CHANNELS_LAST, case == "sfno"
         if state is not None:
             tensors = self.module.state_dict()
             names = [k for k, v in tensors.items() if isinstance(v, torch.Tensor)]
@@ -152,6 +171,8 @@ class Worker:
 
     def forward(self, x, **options):
         """The module on [batch, *grid, channels]."""
+        if self.frames:
+            return self.called(x[..., 0], **options)[..., None]
         if self.last:
             return self.called(x, **options)
         return self.called(x.movedim(-1, 1), **options).movedim(1, -1)

@@ -189,7 +189,7 @@ class SpectralOutput(nnx.Module):
     def waves(self, times):
         """Cosines and sines [k3, T] of the modes in time, doubled for k3 > 0.
 
-        The output is the sum over k3 of Re d times the first less Im d times the second.
+        The output sums, over k3, Re d times the first less Im d times the second.
         """
         k3, num = self.frequencies[2], self.latent_steps + 1
         xp = np if isinstance(times, np.ndarray) else jnp

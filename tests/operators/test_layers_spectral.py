@@ -333,7 +333,7 @@ def test_initial_spread_is_the_peers():
 
 
 def test_rejects_settings_that_do_not_exist():
-    with pytest.raises(ValueError, match="layout is 'corner'; known: li2021"):
+    with pytest.raises(ValueError, match="layout is 'corner'; known: below, li2021"):
         layer(layout="corner")
     with pytest.raises(ValueError, match="transform is 'dct'; known: auto, dft, fft"):
         layer(transform="dct")

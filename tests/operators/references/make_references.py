@@ -1,12 +1,14 @@
 """Makes the reference files beside it from the official PyTorch modules.
 
     .venv-torch/bin/python -m tests.operators.references.make_references \\
-        --mgno MgNO --lsm Latent-Spectral-Models --fno fourier_neural_operator
+        --mgno MgNO --lsm Latent-Spectral-Models --fno fourier_neural_operator \\
+        --sfno torch-cfd
 
-`.venv-torch` comes from `uv run -m benchmarks.peers --torch`. The three folders are
-checkouts of github.com/xlliu2017/MgNO (3a68a90), thuml/Latent-Spectral-Models (d5a0b40)
-and zongyi-li/fourier_neural_operator (fd7b0ded, of August 2021). The tests read only
-the files; this script never runs in them.
+`.venv-torch` comes from `uv run -m benchmarks.peers --torch`. The four folders are
+checkouts of github.com/xlliu2017/MgNO (3a68a90), thuml/Latent-Spectral-Models
+(d5a0b40), zongyi-li/fourier_neural_operator (fd7b0ded, of August 2021) and
+scaomath/torch-cfd (475c738). The tests read only the files; this script never runs in
+them.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import types
 import numpy as np
 import torch
 
-from benchmarks.torch_worker import classes
+from benchmarks.torch_worker import build, classes
 from tests.operators.references import filling
 
 HERE = pathlib.Path(__file__).parent
@@ -243,10 +245,38 @@ def irregular(folder: pathlib.Path, base: dict) -> None:
         )
 
 
+def sfno(folder: pathlib.Path) -> None:
+    """SFNO with other numbers of frames in and out, the variants, an even grid edge."""
+    sizes = {"modes_x": 3, "modes_y": 4, "modes_t": 3, "width": 6}
+    plain = sizes | {"num_spectral_layers": 3, "latent_steps": 5, "beta": 0.5}
+    cases = {
+        "sfno": (plain | {"activation": "GELU"}, (10, 9, 7), 12),
+        # -4 is the Nyquist frequency of the second axis.
+        "sfno_nyquist": (plain, (6, 8, 5), 5),
+        "sfno_features": (
+            plain | {"spatial_random_feats": True, "lift_activation": False},
+            (9, 12, 6), 4,
+        ),
+    }  # fmt: skip
+    for name, (arguments, grid, out_steps) in cases.items():
+
+        def call(x, module, out_steps=out_steps):
+            return module(x[..., 0], out_steps=out_steps)[..., None]
+
+        record(
+            name,
+            "scaomath/torch-cfd 475c738, fno/sfno.py",
+            build("sfno", str(folder), arguments),
+            arguments | {"out_steps": out_steps},
+            (2, *grid, 1),
+            call=call,
+        )
+
+
 def main() -> None:
     """Makes what the given folders allow."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("mgno", "lsm", "fno"):
+    for name in ("mgno", "lsm", "fno", "sfno"):
         parser.add_argument(f"--{name}", type=pathlib.Path, help="checkout")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -258,6 +288,7 @@ def main() -> None:
         (li2021, options.fno),
         (mgno, options.mgno),
         (lsm, options.lsm),
+        (sfno, options.sfno),
     ):
         if folder is not None:
             make(folder)
