@@ -34,7 +34,7 @@ class Lawson(Scheme):
     nodes: np.ndarray  # [s]
 
     def coefficients(self, symbol, dt):
-        """Per node, and at the step's end, exp(c dt lambda), less 1, and its inverse."""
+        """Per node and at the end exp(c dt lambda), that less 1, and its inverse."""
         coefficients = {}
         for node in sorted({*self.nodes.tolist(), 1.0} - {0.0}):
 
