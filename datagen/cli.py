@@ -324,9 +324,10 @@ def preview(plan: Plan, num: int, stop: StopFlag) -> int:
 
 
 def listing() -> str:
-    """Problems, methods, preconditioners, orderings and data configs."""
+    """Problems, methods, preconditioners, orderings, schemes and data configs."""
     from datagen import problems, sorting
     from solvers import preconditioners, sequence
+    from solvers.spectral.steppers import STEPPERS
 
     lines = ["problems:", *(f"  {name}" for name in problems.names())]
     lines += ["methods (--config.solver.method=...):"]
@@ -337,6 +338,8 @@ def listing() -> str:
     lines += [f"  {name}" for name in ("auto", *preconditioners.names())]
     lines += ["orderings (--config.solver.ordering=...):"]
     lines += [f"  {name}" for name in ("auto", *sorting.METHODS)]
+    lines += ["time stepping (--config.solver.scheme=...), of sets that evolve:"]
+    lines += [f"  {name}" for name in STEPPERS]
     lines += ["data configs (--config ...[:variant]):"]
     folder = Path(loading.__file__).parent / "data"
     for path in sorted(folder.glob("[!_]*.py")):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from datagen.finalize import stats_yaml
 from datagen.plan import Plan
+from datagen.progress import measure
 from datagen.storage import commit, ledger, read, well
 
 
@@ -76,7 +77,9 @@ def _content(plan: Plan, shard, entry) -> Iterator[str]:
     accepted = quality["accepted"]
     limit = plan.solver["accept_rtol"]
     if not (quality["true_rel_residual"][accepted] <= limit).all():
-        yield f"{path}: an accepted sample has a true residual above {limit}; {advice}"
+        yield (
+            f"{path}: an accepted sample has a {measure(plan)} above {limit}; {advice}"
+        )
     record = ledger.load(plan.root, shard.id, plan.sha256)
     if record is None:
         yield f"{ledger.path(plan.root, shard.id)} is missing or torn; {advice}"
