@@ -40,20 +40,25 @@ def enstrophy_spectrum(vorticity: jax.Array, grid: PeriodicGrid) -> jax.Array:
     return _shell_sums(vorticity, grid, 0)
 
 
-def balance_defect(values: jax.Array, budget: jax.Array, start: jax.Array) -> jax.Array:
-    """|E(t) - E(0) - integral of dE/dt| / max(|E(0)|, |E(t)|), elementwise.
+def balance_defect(values: jax.Array, integrals: jax.Array) -> jax.Array:
+    """Worst of |E(t) - E(0) - integral of dE/dt from 0 to t| / max |E| over a run.
 
-    The integral is computed by the time stepper as one more unknown, so that the defect
-    is of the order of its error; 0 where E is 0 throughout.
+    0 where E vanishes throughout. `rollout` records it over all steps as "balance": it
+    integrates the exact rate of change of E with the time stepper as one more unknown,
+    so that the defect is of the order of the error in time.
 
     Args:
-        values: E(t).
-        budget: the integral of the exact rate of change of E from 0 to t.
-        start: E(0).
+        values: E at the times of the run, the first one at t = 0, [..., T].
+        integrals: of dE/dt from 0 to these times, [..., T].
     """
-    size = jnp.maximum(abs(values), abs(start))
-    defect = abs(values - start - budget)
-    return jnp.where(size > 0, defect / jnp.where(size > 0, size, 1), defect)
+    defects = abs(values - values[..., :1] - integrals)
+    size = jnp.max(abs(values), axis=-1)
+    return relative_defect(jnp.max(defects, axis=-1), size)
+
+
+def relative_defect(defect: jax.Array, size: jax.Array) -> jax.Array:
+    """The ratio defect / size, but the defect itself where the size is 0."""
+    return defect / jnp.where(size > 0, size, 1)
 
 
 def _powers(vorticity, grid):

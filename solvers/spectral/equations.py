@@ -57,7 +57,7 @@ class Equation:
             ValueError: if the field is on another grid.
             TypeError: unless it is real.
         """
-        return self.modes.to_states(self.grid.check(field))[0]
+        return self.modes.to_states(jnp.asarray(self.grid.check(field)))[0]
 
     def to_field(
         self, state: jax.Array, shape: Sequence[int] | None = None

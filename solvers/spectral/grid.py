@@ -20,7 +20,8 @@ class PeriodicGrid:
     Point i of an axis of n points and length L lies at i L / n; the right end, which
     equals the left one, is left out. Spectra have the layout of `jnp.fft.rfftn`: all
     frequencies per axis, but only the non-negative ones of the last axis, and no factor
-    in the transform to the spectrum.
+    in the transform to the spectrum. NumPy arrays are transformed by NumPy, JAX arrays
+    by JAX, in their own precision.
 
     Attributes:
         shape: points per axis, even or odd.
@@ -97,7 +98,7 @@ class PeriodicGrid:
         return PeriodicGrid(check_shape(shape, self.ndim), self.lengths)
 
     def check(self, field: jax.Array, name: str = "field") -> jax.Array:
-        """Returns a field [..., *shape] as a JAX array.
+        """Returns a field [..., *shape].
 
         Raises:
             ValueError: if its last axes are not those of the grid.
@@ -108,8 +109,9 @@ class PeriodicGrid:
                 f"{name} must have the shape [..., {', '.join(map(str, self.shape))}] "
                 f"of its grid, got {np.shape(field)}"
             )
-        field = jnp.asarray(field)
-        if not jnp.issubdtype(field.dtype, jnp.floating):
+        if not isinstance(field, jax.Array):
+            field = np.asarray(field)
+        if not np.issubdtype(field.dtype, jnp.floating):
             raise TypeError(
                 f"{name} must hold real floating-point numbers, got {field.dtype}"
             )
@@ -122,7 +124,8 @@ class PeriodicGrid:
             ValueError: if the field is on another grid.
             TypeError: unless the field is real.
         """
-        return jnp.fft.rfftn(self.check(field), axes=self.axes)
+        field = self.check(field)
+        return _namespace(field).fft.rfftn(field, axes=self.axes)
 
     def inverse(
         self, spectrum: jax.Array, shape: Sequence[int] | None = None
@@ -147,7 +150,7 @@ class PeriodicGrid:
         shape = self.shape if shape is None else check_shape(shape, self.ndim)
         if shape != self.shape:
             spectrum = self.resample_spectrum(spectrum, shape)
-        return jnp.fft.irfftn(spectrum, s=shape, axes=self.axes)
+        return _namespace(spectrum).fft.irfftn(spectrum, s=shape, axes=self.axes)
 
     def resample(self, field: jax.Array, shape: Sequence[int]) -> jax.Array:
         """Resamples real fields [..., *self.shape] to [..., *shape] by Fourier series.
@@ -200,14 +203,18 @@ def check_shape(shape: Sequence[int], ndim: int | None) -> tuple[int, ...]:
     return sizes
 
 
+def _namespace(array):
+    return jnp if isinstance(array, jax.Array) else np
+
+
 def _part(array, axis, start, stop):
-    return jax.lax.slice_in_dim(array, start, stop, axis=axis % array.ndim)
+    return array[(..., slice(start, stop), *(slice(None),) * (-axis - 1))]
 
 
 def _zeros(array, axis, count):
     shape = list(array.shape)
     shape[axis] = count
-    return jnp.zeros(shape, array.dtype)
+    return _namespace(array).zeros(shape, array.dtype)
 
 
 def _resize_full(spectrum, axis, n, m):
@@ -221,20 +228,20 @@ def _resize_full(spectrum, axis, n, m):
         if n < m:  # the one coefficient becomes two halves
             value = _part(spectrum, axis, edge, edge + 1) / 2
             middle = _zeros(spectrum, axis, m - n - 1)
-            middle = jnp.concatenate([value, middle, value], axis)
+            middle = _namespace(spectrum).concatenate([value, middle, value], axis)
         else:
             value = _part(spectrum, axis, edge, edge + 1)
             middle = value + _part(spectrum, axis, n - edge, n - edge + 1)
-    return jnp.concatenate([positive, middle, negative], axis)
+    return _namespace(spectrum).concatenate([positive, middle, negative], axis)
 
 
 def _resize_half(spectrum, axis, n, m):
     """As `_resize_full` for an axis with the non-negative frequencies only."""
     columns = min(n, m) // 2 + 1
     kept = _part(spectrum, axis, 0, columns)
+    parts = [kept, _zeros(kept, axis, m // 2 + 1 - columns)]
     if min(n, m) % 2 == 0:
         # `irfft` counts an inner column twice and the last one of an even grid once.
-        inner = _part(kept, axis, 0, columns - 1)
         edge = _part(kept, axis, columns - 1, columns) * (0.5 if n < m else 2.0)
-        kept = jnp.concatenate([inner, edge], axis)
-    return jnp.concatenate([kept, _zeros(kept, axis, m // 2 + 1 - columns)], axis)
+        parts[:1] = [_part(kept, axis, 0, columns - 1), edge]
+    return _namespace(spectrum).concatenate(parts, axis)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from solvers.spectral.diagnostics import balance_defect
+from solvers.spectral.diagnostics import relative_defect
 from solvers.spectral.equations import Equation
 from solvers.spectral.schemes import Scheme
 
@@ -41,7 +41,8 @@ class Progress(NamedTuple):
         rate: speed / spacing [...] at the latest snapshot.
         max_cfl: largest CFL number so far [...].
         initial: the budget's values at the start [..., b]; None unless asked for.
-        defect: worst relative defect of the balance laws so far [..., b], or None.
+        defect: worst defect of the balance laws so far [..., b], or None.
+        size: largest absolute value of what they balance so far [..., b], or None.
     """
 
     carry: jax.Array | tuple
@@ -49,6 +50,7 @@ class Progress(NamedTuple):
     max_cfl: jax.Array
     initial: jax.Array | None
     defect: jax.Array | None
+    size: jax.Array | None
 
 
 class _Budgeted:
@@ -163,12 +165,12 @@ def _scan_adaptive(equation, progress, starts, lengths, inverse_dt, cfl, plan):
 def _begin(equation, field, start, balance):
     state = equation.to_state(field)
     rate = equation.courant_rate(jax.lax.stop_gradient(state))
-    initial = defect = None
+    initial = defect = size = None
     if balance:
         initial = equation.budget(state, start)[0]
-        defect = jnp.zeros_like(initial)
+        defect, size = jnp.zeros_like(initial), abs(initial)
         state = (state, jnp.zeros_like(initial))
-    return Progress(state, rate, jnp.zeros_like(rate), initial, defect)
+    return Progress(state, rate, jnp.zeros_like(rate), initial, defect, size)
 
 
 def _scheme(equation, h, plan, dtype):
@@ -185,9 +187,11 @@ def _advance(equation, step, progress, start, h, count):
         if progress.defect is not None:
             state, integral = step.finish(progress.carry)
             values = equation.budget(state, start + (i + 1) * h)[0]
-            defect = balance_defect(values, integral, progress.initial)
-            # `maximum` keeps NaN.
-            progress = progress._replace(defect=jnp.maximum(progress.defect, defect))
+            defect = abs(values - progress.initial - integral)
+            progress = progress._replace(  # `maximum` keeps NaN
+                defect=jnp.maximum(progress.defect, defect),
+                size=jnp.maximum(progress.size, abs(values)),
+            )
         return progress
 
     return jax.lax.fori_loop(0, count, body, progress)
@@ -209,7 +213,8 @@ def _snapshot(equation, progress, state, time, h, plan):
     if "cfl" in plan.record:
         frames["cfl"] = cfl
     if "balance" in plan.record:
-        frames["balance"] = jnp.max(progress.defect, axis=-1)
+        ratios = relative_defect(progress.defect, progress.size)
+        frames["balance"] = jnp.max(ratios, axis=-1)
     max_cfl = jnp.maximum(progress.max_cfl, cfl)
     return progress._replace(rate=rate, max_cfl=max_cfl), frames
 

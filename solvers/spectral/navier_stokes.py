@@ -73,6 +73,7 @@ class NavierStokes2d(Equation):
         check_dimension(self.grid, 2, "NavierStokes2d")
         check_nonnegative("viscosity", self.viscosity)
         check_nonnegative("drag", self.drag)
+        _ = self.modes  # checks `dealias`
         if self.advection not in ADVECTION:
             known = ", ".join(map(repr, ADVECTION))
             raise ValueError(f"advection is {self.advection!r}; expected {known}")

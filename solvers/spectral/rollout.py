@@ -86,7 +86,7 @@ def rollout(
         TypeError: unless the field is real.
         FloatingPointError: if a snapshot is not finite; not in traced code.
     """
-    field = equation.grid.check(field)
+    field = jnp.asarray(equation.grid.check(field))
     equation = equation.astype(field.dtype)
     times = _check_times(times, start)
     _check_settings(equation, record, dt, cfl)

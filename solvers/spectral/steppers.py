@@ -3,7 +3,11 @@
 import difflib
 
 from solvers.spectral.equations import Equation
-from solvers.spectral.exponential import ExponentialRK4, IntegratingFactorRK4
+from solvers.spectral.exponential import (
+    ExponentialRK4,
+    IntegratingFactorRK4,
+    KrogstadRK4,
+)
 from solvers.spectral.imex import (
     CrankNicolsonHeun,
     CrankNicolsonRK3,
@@ -25,6 +29,7 @@ STEPPERS: dict[str, type[Scheme]] = {
     "if_rk5": IntegratingFactorRK5,
     "if_rk8": IntegratingFactorRK8,
     "etdrk4": ExponentialRK4,
+    "etdrk4_krogstad": KrogstadRK4,
     "legacy_fno": LegacyFno,
 }
 
