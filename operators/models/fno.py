@@ -1,4 +1,4 @@
-"""FNO: the architecture of 2021 and that of today's neuraloperator library."""
+"""FNO: the architectures of 2021 and 2022 and that of today's neuraloperator."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ from operators.layers.resampling import check_grid
 from operators.layers.spectral import SpectralConvolution
 from operators.layers.spectral_transforms import check_points, interpolate
 
-ARCHITECTURES = ("li2021", "neuralop")
+ARCHITECTURES = ("li2021", "li2022", "neuralop")
 NORMS = ("none", "batch", "instance", "instance_affine", "group", "conditional")
 STABILIZERS = ("none", "tanh")
 
@@ -28,7 +28,8 @@ class FNO(nnx.Module):
     "neuralop": two-layer lifting and projection; per block z = act(norm(K v + beta) +
     S v), then v <- act(norm(MLP(z) + G v)).
     "li2021": v <- act(norm(K v + W v + b)), pointwise lifting, head channels -> 128 ->
-    out_channels. Neither activates after the last block.
+    out_channels. "li2022": the same with v <- act(norm(MLP(K v) + W v + b)), where the
+    MLP keeps the channels. None activates after the last block.
 
     Zeros beside data that are not periodic make a jump, whose Gibbs ringing limits the
     convergence under refinement to order 1: L2 errors 0.015, 0.0074, 0.0034 and 0.0015
@@ -42,15 +43,15 @@ class FNO(nnx.Module):
             -6 ... 5 by 0 ... 6.
         channels: hidden channels.
         num_layers: number of spectral layers.
-        architecture: "neuralop" or "li2021", see above.
+        architecture: "neuralop", "li2021" or "li2022", see above.
         layout: stored modes and initial spectral weights; see `SpectralConvolution`.
         coordinates: channels appended to the input: "grid" (x from 0 to 1), "periodic"
             (sine and cosine of 2 pi x) or "none".
         endpoint: whether grids hold the right end of the domain: True for vertex grids
             of non-periodic problems (and the models of 2021).
         domain_padding: zeros added to the lifted field, as a fraction of the domain,
-            one for all axes or one per axis; at the end of each axis ("li2021") or at
-            both ends ("neuralop"). See `DomainPadding`.
+            one for all axes or one per axis; at both ends of each axis ("neuralop") or
+            at its end (others). See `DomainPadding`.
         transform: "auto", "dft" or "fft", the same map; see `SpectralConvolution`.
         activation: name of the activation; "gelu" is the exact one.
         norm: "none", "batch", "instance", "instance_affine", "group" or "conditional"
@@ -138,7 +139,8 @@ class FNO(nnx.Module):
             )
         else:
             self.lifting = Pointwise(inputs, channels, **options)
-        mlp = _hidden(channel_mlp_expansion, channels, round) if peer else 0
+        mlp = _hidden(channel_mlp_expansion, channels, round)
+        mlp = {"li2021": 0, "li2022": channels}.get(architecture, mlp)
         self.blocks = nnx.List(
             FourierBlock(
                 channels,
@@ -268,7 +270,7 @@ class FourierBlock(nnx.Module):
     Args:
         channels: channels of input and output.
         modes: modes per axis.
-        architecture: "neuralop" or "li2021".
+        architecture: "neuralop", "li2021" or "li2022".
         activation: name of the activation.
         norm: name of the normalisation.
         num_groups: groups of channels of norm "group".
@@ -319,12 +321,12 @@ class FourierBlock(nnx.Module):
         )
         mlp = gate = None
         if mlp_hidden:
-            mlp = ChannelMLP(
-                channels, mlp_hidden, channels, activation=activation, **options
-            )
+            sizes = channels, mlp_hidden, channels
+            mlp = ChannelMLP(*sizes, activation=activation, **options)
+        if two := bool(peer and mlp_hidden):
             gate = create_skip(mlp_skip, channels, channels, **options)
         self.mlp, self.mlp_skip = nnx.data(mlp), nnx.data(gate)
-        self.norms = nnx.List(create_norm() for _ in range(2 if mlp_hidden else 1))
+        self.norms = nnx.List(create_norm() for _ in range(1 + two))
 
     def __call__(
         self,
@@ -347,16 +349,17 @@ class FourierBlock(nnx.Module):
             return norm(u) if embedding is None else norm(u, embedding)
 
         z = self.spectral(jnp.tanh(v) if self.stabilizer == "tanh" else v)
-        if not self.norm_of_sum:
-            z = normalised(self.norms[0], z)
+        z = z if self.norm_of_sum else normalised(self.norms[0], z)
         if points is not None:
             # The series of K v is below Nyquist, so that nothing is lost here.
             z, v = interpolate(z, points), interpolate(v, points)
+        if self.norm_of_sum and self.mlp is not None:
+            z = self.mlp(z)
         z = z if self.skip is None else z + self.skip(v)
         if self.norm_of_sum:
             z = normalised(self.norms[0], z)
         z = z if last else self.activation(z)
-        if self.mlp is None:
+        if self.norm_of_sum or self.mlp is None:
             return z
         z = self.mlp(z)
         z = z if self.mlp_skip is None else z + self.mlp_skip(v)

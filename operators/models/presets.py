@@ -40,6 +40,11 @@ _LI2021 = {
 }
 _BATCH_NORM = {"norm": "batch", "activation": "relu"}
 _LI2021_SOURCE = "Li et al. (2021), "
+_LI2022 = _LI2021 | {"in_channels": 10, "architecture": "li2022"}
+_LI2022_SOURCE = "Cao et al. (2025), released code 475c738, fno3d.py, "
+_SFNO = {"name": "sfno", "in_channels": 1, "out_channels": 1}
+_SFNO_RELEASED = _SFNO | {"compat": True}
+_SFNO_SOURCE = "Cao et al. (2025), released code 475c738, sfno.py, "
 _NEURALOP = {"name": "fno", "in_channels": 1, "out_channels": 1, "layout": "neuralop"}
 _NEURALOP_SOURCE = "neuraloperator 2.0, "
 _UNO2022 = {
@@ -93,6 +98,16 @@ PRESETS: dict[str, Preset] = {
         _LI2021 | _BATCH_NORM | {"in_channels": 10, "modes": (8, 8, 8), "channels": 20},
         6_558_537,
         _LI2021_SOURCE + "fourier_3d.py",
+    ),
+    "fno_navier_stokes_3d_forced": Preset(
+        _LI2022 | {"modes": (12, 12, 5), "channels": 20},
+        9_224_137,
+        _LI2022_SOURCE + "forced data; its projection has no activation",
+    ),
+    "fno_navier_stokes_3d_mcwilliams": Preset(
+        _LI2022 | {"modes": (32, 32, 5), "channels": 10},
+        16_386_997,
+        _LI2022_SOURCE + "decaying turbulence; its projection has no activation",
     ),
     "fno_navier_stokes_8": Preset(
         _LI2021 | {"in_channels": 10, "modes": (8, 8), "channels": 20},
@@ -318,6 +333,16 @@ PRESETS: dict[str, Preset] = {
         },
         783_876,
         _MGNO_SOURCE + "pipe",
+    ),
+    "sfno_forced": Preset(
+        _SFNO_RELEASED | {"width": 20, "modes": (12, 12, 5), "out_steps": 40},
+        9_242_461,
+        _SFNO_SOURCE + "forced data",
+    ),
+    "sfno_mcwilliams": Preset(
+        _SFNO_RELEASED | {"width": 10, "modes": (32, 32, 5)},
+        16_469_791,
+        _SFNO_SOURCE + "decaying turbulence",
     ),
     "unet_airfoil": Preset(
         _UNET | {"in_channels": 2, "channels": 32}, 4_332_289, _UNET_SOURCE + "airfoil"

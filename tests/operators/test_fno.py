@@ -57,9 +57,10 @@ def formula(architecture, hparams):
     modes, w = hparams["modes"], hparams["channels"]
     d, c = len(modes), hparams["in_channels"] + len(modes)
     norm = hparams.get("norm", "none")
-    if architecture == "li2021":
+    if architecture.startswith("li"):
         layer = 2 * 2 ** (d - 1) * w**2 * np.prod(modes) + w**2 + w
         layer += 2 * w if norm == "batch" else 0
+        layer += 2 * (w**2 + w) if architecture == "li2022" else 0
         return c * w + w + 4 * layer + 128 * w + 128 + 128 + 1
     lifted = int(hparams.get("lifting_ratio", 2) * w)
     head = int(hparams.get("projection_ratio", 2) * w)
@@ -145,6 +146,10 @@ def li2021_by_hand(model, x, padding):
                 "bxyc,xycd->bxyd", spectrum[:, corner, :m2], weights
             )
         z = np.fft.irfft2(kept, s=shape, axes=(1, 2))
+        if "mlp" in block:
+            inner, outer = block["mlp"]["inner"], block["mlp"]["outer"]
+            z = np.maximum(z @ inner["kernel"] + inner["bias"], 0)
+            z = z @ outer["kernel"] + outer["bias"]
         v = z + v @ block["skip"]["kernel"] + block["skip"]["bias"]
         if t < len(p["blocks"]) - 1:
             v = np.maximum(v, 0)
@@ -166,13 +171,15 @@ def test_forward_passes_equal_the_formulas(transform):
         model = create(**hparams, layout="neuralop", norm="group")
         out = jax.jit(lambda m, x: m(x))(model, x)
         np.testing.assert_allclose(out, neuralop_by_hand(model, x), atol=1e-12)
-        model = create(
-            **hparams, **LI2021, activation="relu", endpoint=True, domain_padding=1 / 7
-        )
-        out = jax.jit(lambda m, x: m(x))(model, x)
-        assert out.dtype == jnp.float64
-        expected = li2021_by_hand(model, x, ((0, 1), (0, 2)))
-        np.testing.assert_allclose(out, expected, atol=1e-12)
+        own = {"layout": "li2021", "activation": "relu", "endpoint": True}
+        for architecture in ("li2021", "li2022"):
+            model = create(
+                **hparams, **own, architecture=architecture, domain_padding=1 / 7
+            )
+            out = jax.jit(lambda m, x: m(x))(model, x)
+            assert out.dtype == jnp.float64
+            expected = li2021_by_hand(model, x, ((0, 1), (0, 2)))
+            np.testing.assert_allclose(out, expected, atol=1e-12)
 
 
 def test_padding_keeps_the_period_on_every_grid():
@@ -391,7 +398,7 @@ def test_conditional_norm_follows_the_embedding_of_each_sample():
 @pytest.mark.parametrize(
     ("hparams", "message"),
     [
-        ({"layout": "original"}, "layout is 'original'; known: li2021, neuralop"),
+        ({"layout": "original"}, "layout is 'original'; known: below, li2021"),
         ({"architecture": "symmetric"}, "architecture is 'symmetric'; known: li2021"),
         ({"coordinates": "polar"}, "coordinates is 'polar'; known: grid"),
         ({"domain_padding": 9}, r"domain_padding must lie in \[0, 1\), .* got 9"),

@@ -149,20 +149,14 @@ def test_values_do_not_depend_on_the_other_times():
 
 def test_explicit_times_are_those_of_the_released_series_where_it_does_not_stretch():
     # As many output as latent frames: no resampling, one grid of times.
-    x = draw(1, 9, 10, 5, 1)
-    plain = {"out_steps": TINY["latent_steps"]}
-    released = create(compat=True, fft_norm="backward", **plain)
-    latent, last = released.latent(x), x[:, :, :, -1]
-    ours = SpectralOutput(
-        1, modes=TINY["modes"], latent_steps=5, window=5, layout="li2021",
-        rngs=nnx.Rngs(0),
-    )  # fmt: skip
-    ours.weights.real[...] = released.output.weights.real[...]
-    ours.weights.imag[...] = released.output.weights.imag[...]
-    times = released.times()
-    expected = released.output(latent, last, times)
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(ours(latent, last, times), expected, atol=2e-6 * scale)
+    settings = {"modes": (2, 3, 3), "latent_steps": 5, "layout": "li2021"}
+    settings |= {"window": 5, "rngs": nnx.Rngs(0)}
+    released = SpectralOutput(1, resampled=True, backward=True, **settings)
+    ours = SpectralOutput(1, **settings)
+    ours.weights = released.weights
+    v, last, times = draw(1, 9, 8, 5, 1), draw(1, 9, 8, 1), np.arange(1.0, 6)
+    out, expected = compiled(lambda v: [q(v, last, times) for q in (ours, released)], v)
+    np.testing.assert_allclose(out, expected, atol=2e-6 * np.abs(expected).max())
 
 
 def test_released_amplitudes_depend_on_the_numbers_of_frames_and_points():
@@ -267,11 +261,16 @@ def test_projection_removes_gradients_and_nothing_else():
 
 
 def test_velocity_has_no_divergence():
-    model = create(
-        in_channels=2, out_channels=2, divergence_free=True, lengths=(1.0, 2.0)
-    )
-    x = draw(1, 9, 10, 5, 2)
-    increments = apply(model, x, (1.0, 30.0)) - x[:, :, :, -1:]
+    settings = {"in_channels": 2, "out_channels": 2, "divergence_free": True}
+    frames = jax.ShapeDtypeStruct((1, 9, 10, 5, 2), np.float32)
+    out = nnx.eval_shape(lambda model, x: model(x), shapes(**settings), frames)
+    assert out.shape == (1, 9, 10, 40, 2)
+    layer = SpectralOutput(
+        2, modes=(3, 4, 2), latent_steps=5, window=40, rngs=nnx.Rngs(0),
+        divergence_free=True, lengths=(1.0, 2.0),
+    )  # fmt: skip
+    v, last = draw(1, 9, 10, 5, 2), draw(1, 9, 10, 2)
+    increments = compiled(lambda v: layer(v, last, np.array([1.0, 30.0])), v)
     k1, k2 = np.meshgrid(np.fft.fftfreq(9) * 9, np.fft.fftfreq(10) * 10 / 2,
                          indexing="ij")  # fmt: skip
     u, v = np.moveaxis(np.fft.fft2(increments, axes=(1, 2)), -1, 0)
