@@ -14,7 +14,7 @@ from datagen.progress import (
 )
 from datagen.storage.read import default_fields
 
-STATIONARY = """A stationary solution is a trajectory of one step, so ask for no input
+ONE_STEP = """A single solution is stored as a trajectory of one step, so ask for no input
 steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml"""
 
 HISTORY = """
@@ -154,9 +154,9 @@ def _choice(plan: Plan) -> str:
 def _opening(plan: Plan) -> str:
     """How to open it with this package, h5py and The Well."""
     fields = plan.content["fields"]
-    if plan.evolves:
-        return _opening_trajectories(plan)
     several = len(plan.content["steps"]["values"]) > 1
+    if plan.evolves and several:
+        return _opening_trajectories(plan)
     axes = ", ".join(plan.content["grid"]["axes"])
     inputs, outputs = default_fields(fields)
     loading = f"inputs={inputs}, outputs={outputs}"
@@ -168,9 +168,7 @@ def _opening(plan: Plan) -> str:
     num = len(plan.content["steps"]["values"])
     history = HISTORY.format(num=num) if several and varying & set(inputs) else ""
     note = (
-        "The coordinates of the steps are in `dimensions/time`"
-        if several
-        else STATIONARY
+        "The coordinates of the steps are in `dimensions/time`" if several else ONE_STEP
     )
     return f"""## Open it
 

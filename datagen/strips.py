@@ -42,12 +42,17 @@ def preview(plan: Plan, num: int, poll: Callable[[], None]) -> Path:
         if not sample.accepted:
             raise DatasetError(f"sample {sample_id}: {'; '.join(sample.failures)}")
     name = next(spec.name for spec in problem.fields if spec.time_varying)
+    values = np.stack([sample.fields[name] for sample in solved])
+    labels = [f"t = {step:.4g}" for step in problem.steps]
+    if "initial" in solved[0].fields:
+        first = np.stack([sample.fields["initial"] for sample in solved])[:, None]
+        values, labels = np.concatenate([first, values], axis=1), ["initial", *labels]
     plan.root.mkdir(parents=True, exist_ok=True)
     path = plan.root / "preview.png"
     plot_strips(
         path,
-        np.stack([sample.fields[name] for sample in solved]),
-        steps=problem.steps,
+        values,
+        labels=labels,
         coordinates=[problem.coordinates[axis] for axis in problem.axes],
         name=name,
         title=problem.equation,
@@ -63,7 +68,7 @@ def plot_strips(
     path: str | Path,
     values: np.ndarray,
     *,
-    steps: np.ndarray,
+    labels: Sequence[str],
     coordinates: Sequence[np.ndarray],
     name: str,
     title: str,
@@ -77,7 +82,7 @@ def plot_strips(
     Args:
         path: file to write; its folder must exist.
         values: [N, T, n1, n2], or [N, T, n].
-        steps: [T] times of the frames.
+        labels: [T] words above the frames.
         coordinates: [n] per axis.
         name: of the field.
         title: line above the pictures.
@@ -90,7 +95,7 @@ def plot_strips(
         raise ValueError(
             f"values have shape {values.shape}; expected [N, T, n] or [N, T, n1, n2]"
         )
-    frames = np.unique(np.linspace(0, len(steps) - 1, NUM_FRAMES).round().astype(int))
+    frames = np.unique(np.linspace(0, len(labels) - 1, NUM_FRAMES).round().astype(int))
     curves = values.ndim == 3
     rows, columns = (1, len(values)) if curves else (len(values), len(frames))
     width = 1.9 * max(columns, 2) + 1.6
@@ -98,7 +103,7 @@ def plot_strips(
     FigureCanvasAgg(figure)
     figure.suptitle(textwrap.fill(title, int(LETTERS_PER_INCH * width)))
     axes = figure.subplots(rows, columns, squeeze=False)
-    labels = [f"t = {steps[frame]:.4g}" for frame in frames]
+    labels = [labels[frame] for frame in frames]
     if curves:
         for ax, sample, caption in zip(axes[0], values, captions, strict=True):
             _draw_curves(ax, coordinates[0], sample[frames], labels)
