@@ -14,7 +14,7 @@ from datagen.progress import (
 )
 from datagen.storage.read import default_fields
 
-ONE_STEP = """A single solution is stored as a trajectory of one step, so ask for no input
+ONE_STEP = """A single solution is stored as a trajectory of one step: ask for no input
 steps; `mean_delta` is 0 and `std_delta`, `rms_delta` are 1 in stats.yaml"""
 
 HISTORY = """

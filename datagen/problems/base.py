@@ -174,7 +174,8 @@ class EvolutionProblem(Protocol):
 
     Name, equation, axes, coordinates, boundaries, fields, scalars and settings are
     those of `Problem`; the coordinates are of the stored grid, j L / n with the right
-    end left out where an axis is periodic.
+    end left out where an axis is periodic. Where the start is no stored frame, it may
+    be a field `initial` that does not vary in time.
 
     Attributes:
         steps: [T] times of the stored frames, increasing.

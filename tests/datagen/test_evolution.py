@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from datagen import evolution, problems
+from datagen import evolution, problems, strips
 from datagen.cli import main
 from datagen.ladder import HALVED, PLANNED, QUARANTINE
 from datagen.plan import PlanError, load_plan, make_plan, sample_rng
@@ -382,6 +382,17 @@ def test_measuring_methods_is_for_linear_systems(config_file, tmp_path, capsys):
     out = ["--config", config_file, "--out", str(tmp_path / "set")]
     assert main(["plan", *out, "--calibrate"]) == 2
     assert "measures methods for linear systems" in capsys.readouterr().err
+
+
+def test_curves_of_one_axis_are_drawn_from_the_start(tmp_path):
+    values, x = np.random.default_rng(0).normal(size=(2, 3, 8)), np.arange(8) / 8
+    path = tmp_path / "curves.png"
+    words = {"labels": ["initial", "t = 1", "t = 2"], "captions": ["a", "b"]}
+    words |= {"name": "solution", "title": "title"}
+    strips.plot_strips(path, values, coordinates=[x], **words)
+    assert path.stat().st_size > 5000
+    with pytest.raises(ValueError, match=r"shape \(2, 8\); expected \[N, T, n\] or"):
+        strips.plot_strips(path, values[:, 0], coordinates=[x], **words)
 
 
 def test_explain_compares_schemes_and_steps(config_file, tmp_path, capsys):
