@@ -178,6 +178,8 @@ class FiniteDifference(Residual):
     history_times: tuple[float, ...] = ()
 
     def __post_init__(self):
+        known = tuple(float(t) for t in self.history_times)
+        object.__setattr__(self, "history_times", known)
         available = len(self.history_times) + len(self.times)
         if self.order < 2 or self.order % 2 or self.order >= available:
             raise ValueError(
