@@ -127,12 +127,13 @@ class Burgers(Settings):
         """Fourier coefficients `modes` of the initial field."""
         return {"modes": self.law.draw(rng)}
 
+    def check(self, stepping: TimeStepping) -> None:
+        """Raises a ValueError for a scheme that does not take the equation."""
+        periodic.check_scheme(self.equation_on((self.solver_n,)), stepping)
+
     def evolve(self, samples: Sequence[Sample], stepping: TimeStepping) -> Evolution:
         """Integrates a batch; see `EvolutionProblem.evolve`."""
-        from solvers import spectral
-
-        grid = spectral.PeriodicGrid((self.solver_n,), (1.0,))
-        equation = spectral.Burgers1d(grid, self.viscosity)
+        equation = self.equation_on((self.solver_n,))
         frames, quality = periodic.evolve(
             equation, samples, self.steps, stepping, (self.n,)
         )
@@ -140,6 +141,13 @@ class Burgers(Settings):
         initial = initial_fields.fourier_series(modes, (self.n,))
         fields = {"solution": frames, "initial": initial}
         return periodic.evolution(equation, fields, quality, stepping)
+
+    def equation_on(self, shape: Sequence[int]):
+        """The equation on a grid of this shape, a `solvers.spectral.Burgers1d`."""
+        from solvers import spectral
+
+        grid = spectral.PeriodicGrid(tuple(shape), (1.0,))
+        return spectral.Burgers1d(grid, self.viscosity)
 
 
 def cole_hopf(

@@ -74,7 +74,8 @@ class NavierStokes(Settings):
         first_time: time of the first stored frame, zero or more.
         frame_spacing: time between frames.
         num_frames: stored frames.
-        dealias: "two_thirds"; "legacy" for the scheme "legacy_fno".
+        dealias: "two_thirds"; "legacy" for the scheme "legacy_fno", with advection in
+            convective form.
 
     Raises:
         ValueError: if a setting is unknown or out of range.
@@ -191,6 +192,10 @@ class NavierStokes(Settings):
         """Fourier coefficients `modes` of the initial vorticity."""
         return {"modes": self.law.draw(rng)}
 
+    def check(self, stepping: TimeStepping) -> None:
+        """Raises a ValueError for a scheme that does not take the equation."""
+        periodic.check_scheme(self.equation_on(self.solver_n), stepping)
+
     def evolve(self, samples: Sequence[Sample], stepping: TimeStepping) -> Evolution:
         """Integrates a batch; see `EvolutionProblem.evolve`."""
         equation = self.equation_on(self.solver_n)
@@ -211,6 +216,7 @@ class NavierStokes(Settings):
             drag=self.drag,
             forcing=forcings.create(grid, **self.forcing),
             dealias=self.dealias,
+            advection="convective" if self.dealias == "legacy" else "two_transform",
         )
 
 

@@ -78,6 +78,17 @@ def as_shape(name: str, value: int | Sequence[int], num_dims: int) -> tuple[int,
     return tuple(map(int, shape))
 
 
+def check_scheme(equation, stepping: TimeStepping) -> None:
+    """Refuses schemes that do not take the equation, before anything is drawn.
+
+    Raises:
+        ValueError: naming the scheme and another one.
+    """
+    from solvers import spectral
+
+    spectral.stepper(stepping.scheme)(equation, stepping.dt or 1.0)
+
+
 def check_resolved(num_modes: int, solver_shape: Sequence[int]) -> None:
     """Refuses initial fields whose modes the solver would cut off.
 

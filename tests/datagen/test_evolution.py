@@ -330,6 +330,15 @@ def test_wrong_settings_are_refused_before_anything_is_drawn(changes, words):
     assert not CALLS
 
 
+@pytest.mark.parametrize("name", ["navier_stokes", "burgers"])
+def test_schemes_that_do_not_take_the_equation_are_refused_early(name):
+    settings = dict(config()) | {"problem": {"name": name}}
+    make_plan(settings, None)
+    settings["solver"] = common.time_stepping("legacy_fno", batch_size=2, dt=0.1)
+    with pytest.raises(PlanError, match=r"config.solver: scheme 'legacy_fno' needs"):
+        make_plan(settings, None)
+
+
 def test_kinds_of_solvers_are_not_mixed_up():
     linear = dict(config()) | {"solver": common.solver()}
     with pytest.raises(PlanError, match=r"decay is integrated in time.*time_stepping"):
