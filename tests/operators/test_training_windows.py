@@ -1,6 +1,8 @@
 """Windows of trajectories: what is cut, in which order, with which errors and norms."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import h5py
 import jax
@@ -9,12 +11,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import train
+from configs import loading
 from datagen.storage import read
 from operators.training import (
     batching,
     checks,
     data,
     device_data,
+    evaluate,
     frame_figures,
     layouts,
     losses,
@@ -30,6 +35,8 @@ from operators.training import (
 )
 from solvers.fourier import half_wavenumbers, wavenumbers
 
+ROOT = Path(__file__).parent.parent.parent
+PLOT = frame_figures.plot_errors
 NUM, FRAMES, GRID = 5, 9, (4, 6)
 SETTINGS = {
     **layouts.FORMER,
@@ -488,3 +495,85 @@ def test_strips_of_frames_and_errors_over_time_are_drawn(tmp_path, num_axes):
     np.testing.assert_allclose(line.get_ydata(), np.median(errors["SFNO"], axis=0))
     assert (other.get_ydata() > line.get_ydata()).all()
     picture.savefig(tmp_path / "e.png", dpi=30)
+
+
+class StopAfter:
+    """A flag that is raised after so many steps."""
+
+    def __init__(self, polls):
+        self.left = polls
+
+    @property
+    def requested(self):
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else ""
+
+
+def final_hash(folder):
+    record = (folder / "checkpoints" / "latest" / "COMMITTED.json").read_text()
+    return json.loads(record)["tree_sha256"]
+
+
+@pytest.fixture(scope="module")
+def flows(tmp_path_factory):
+    """A folder with the configs, where the quick sets are made on first use."""
+    folder = tmp_path_factory.mktemp("flows")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    return folder
+
+
+def quick(name, *, num_epochs):
+    config = loading.load(f"configs/{name}.py:quick")
+    config.num_epochs = num_epochs
+    return config
+
+
+@pytest.mark.slow
+def test_stopping_and_going_on_draws_the_same_windows(flows, tmp_path, monkeypatch):
+    monkeypatch.chdir(flows)
+    config = quick("sfno_ns_forced", num_epochs=2)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    report = train.train_and_evaluate(config, whole, stop=StopAfter(10**9))
+    with pytest.raises(train.StoppedError, match="saved step"):
+        train.train_and_evaluate(config, parts, stop=StopAfter(5))
+    train.train_and_evaluate(config, parts, stop=StopAfter(10**9))
+    assert final_hash(parts) == final_hash(whole)
+    frames = report["frames"]
+    assert len(frames["times"]) == len(frames["relative_l2"]["mean"]) == 10
+    assert len(frames["given"]) == 10
+    np.testing.assert_allclose(np.diff([*frames["given"], *frames["times"]]), 0.2)
+    assert frames["relative_l2"]["mean"][0] < 0.5
+    for name in ("samples.png", "frames.png", "curves.png"):
+        assert (whole / name).stat().st_size > 10_000
+    arguments = ["--workdir", str(whole), "--data", "data/ns_forced_quick"]
+    assert evaluate.main(arguments) == 0
+    elsewhere = json.loads((whole / "evaluation_ns_forced_quick.json").read_text())
+    assert elsewhere["relative_l2"] == report["relative_l2"]
+    operator = runs.load(whole)
+    x = np.zeros((1, 24, 16, 10, 1), np.float32)
+    assert operator(x, times=(0.5, 7)).shape == (1, 24, 16, 2, 1)
+
+
+@pytest.mark.slow
+def test_the_baseline_of_windows_is_drawn_beside_the_run(flows, tmp_path, monkeypatch):
+    monkeypatch.chdir(flows)
+    baseline = tmp_path / "baseline"
+    for name, folder in (
+        ("fno3d_ns_mcwilliams", baseline),
+        ("sfno_ns_mcwilliams", tmp_path / "run"),
+    ):
+        config = quick(name, num_epochs=1)
+        config.eval.baseline = str(baseline) * (folder != baseline)
+        drawn = []
+
+        def plot(errors, *arguments, drawn=drawn, **options):
+            drawn.append(errors)
+            return PLOT(errors, *arguments, **options)
+
+        monkeypatch.setattr(frame_figures, "plot_errors", plot)
+        train.train_and_evaluate(config, folder, stop=StopAfter(10**9))
+    assert list(drawn[0]) == ["SFNO", "FNO", "last given frame"]
+    report = json.loads((baseline / "evaluation.json").read_text())
+    np.testing.assert_allclose(
+        drawn[0]["FNO"].mean(0), report["frames"]["relative_l2"]["mean"], rtol=1e-4
+    )
