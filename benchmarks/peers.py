@@ -2,15 +2,18 @@
 
     uv run -m benchmarks.peers            # solvers
     uv run -m benchmarks.peers --torch    # PyTorch and neuraloperator
+    uv run -m benchmarks.peers --flows    # jax-cfd and torch-cfd
 
-build `.venv-peers` and `.venv-torch` beside this folder from wheels with pinned
-versions. What has no wheel for this machine is named and left out; the benchmarks run
-without it. `PeerProcess` talks to `benchmarks/peer_worker.py`, or to
-`benchmarks/torch_worker.py`, which run there. Models that are in no package (MgNO, LSM,
+build `.venv-peers`, `.venv-torch`, or `.venv-jaxcfd` and `.venv-torchcfd`, beside this
+folder from wheels with pinned versions. What has no wheel for this machine is named and
+left out; the benchmarks run without it. `PeerProcess` talks to
+`benchmarks/peer_worker.py`, `benchmarks/torch_worker.py` or
+`benchmarks/flow_worker.py`, which run there. Models that are in no package (MgNO, LSM,
 the FNO of 2021) are read from checkouts of their repositories, see `torch_worker`.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -21,6 +24,10 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv-peers"
 TORCH_FOLDER = ROOT / ".venv-torch"
+FLOW_FOLDERS = {
+    "jax_cfd": ROOT / ".venv-jaxcfd",
+    "torch_cfd": ROOT / ".venv-torchcfd",
+}
 BASE = ("numpy==2.5.5", "scipy==1.18.1")
 # pyamg: algebraic multigrid; cvxopt: CHOLMOD with AMD; pypardiso: PARDISO of MKL.
 PACKAGES = {
@@ -46,18 +53,34 @@ NEURALOPERATOR_NEEDS = (
     "tensorly-torch==0.5.0",
     "zencfg==1.0.0",
 )
+# Of what torch-cfd asks for only what importing its spectral solver needs.
+TORCH_CFD = "torch-cfd==0.2.6"
+TORCH_CFD_NEEDS = (
+    "dill==0.4.1",
+    "einops==0.8.2",
+    "matplotlib==3.11.2",
+    "tqdm==4.70.1",
+    "xarray==2026.9.0",
+)
+JAX_CFD = "jax-cfd==0.2.1"
+JAX_CFD_NEEDS = ("tree-math==0.2.1",)
 
 
 def main(argv: list[str] | None = None) -> list[str]:
     """Builds the environment; returns the names of the packages that it has."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch", action="store_true", help="build .venv-torch")
+    parser.add_argument(
+        "--flows", action="store_true", help="build .venv-jaxcfd and .venv-torchcfd"
+    )
     options = parser.parse_args(argv)
     uv = shutil.which("uv")
     if uv is None:
         raise SystemExit("uv is not on the path; it builds the environment")
     if options.torch:
         return _build_torch(uv)
+    if options.flows:
+        return _build_flows(uv)
     # The interpreter behind our own environment; uv must not download one.
     base = getattr(sys, "_base_executable", sys.executable)
     _run(uv, "venv", "--clear", "--quiet", "--python", base, FOLDER)
@@ -77,20 +100,39 @@ def main(argv: list[str] | None = None) -> list[str]:
 
 
 def _build_torch(uv) -> list[str]:
-    _run(uv, "venv", "--clear", "--quiet", "--python", TORCH_PYTHON, TORCH_FOLDER)
+    groups = (TORCH, NEURALOPERATOR_NEEDS, ("--no-deps", NEURALOPERATOR))
+    _build(uv, TORCH_FOLDER, TORCH_PYTHON, groups)
+    print(f"{TORCH_FOLDER} holds torch, neuraloperator")
+    return ["torch", "neuraloperator"]
+
+
+def _build_flows(uv) -> list[str]:
+    """Two environments; jax-cfd runs on the JAX of our own."""
+    jax = tuple(f"{p}=={importlib.metadata.version(p)}" for p in ("jax", "jaxlib"))
+    base = getattr(sys, "_base_executable", sys.executable)
+    groups = ((*BASE, *jax), JAX_CFD_NEEDS, ("--no-deps", JAX_CFD))
+    _build(uv, FLOW_FOLDERS["jax_cfd"], base, groups)
+    groups = (TORCH, TORCH_CFD_NEEDS, ("--no-deps", TORCH_CFD))
+    _build(uv, FLOW_FOLDERS["torch_cfd"], TORCH_PYTHON, groups)
+    for name, folder in FLOW_FOLDERS.items():
+        print(f"{folder} holds {name}")
+    return list(FLOW_FOLDERS)
+
+
+def _build(uv, folder, python, groups):
+    """A new environment from groups of packages, each with its options of pip."""
+    _run(uv, "venv", "--clear", "--quiet", "--python", python, folder)
     wheels = os.environ.get("PIP_FIND_LINKS")  # pip's own setting; uv has another name
     options = ("--find-links", wheels) if wheels else ()
-    for packages in (TORCH, NEURALOPERATOR_NEEDS, ("--no-deps", NEURALOPERATOR)):
+    for packages in groups:
         try:
-            _install(uv, (*options, *packages), TORCH_FOLDER)
+            _install(uv, (*options, *packages), folder)
         except subprocess.CalledProcessError as error:
             reason = error.stderr.strip().splitlines()[-1]
             raise SystemExit(
                 f"cannot install {', '.join(packages)}: {reason}"
             ) from None
         print(f"installed {', '.join(packages)}")
-    print(f"{TORCH_FOLDER} holds torch, neuraloperator")
-    return ["torch", "neuraloperator"]
 
 
 def _install(uv, packages, folder=FOLDER):
@@ -106,15 +148,16 @@ def _run(*command):
 
 
 class PeerProcess:
-    """A process in a peers' environment that solves systems or trains on request.
+    """A process in a peers' environment: solves systems, trains or steps on request.
 
     It inherits core and threads of this one. Requests and answers are JSON lines, see
-    `benchmarks.peer_worker` and `benchmarks.torch_worker`.
+    `benchmarks.peer_worker`, `benchmarks.torch_worker` and `benchmarks.flow_worker`.
 
     Args:
         python: interpreter of the environment; None: that of `.venv-peers`, or of
             `.venv-torch` for the torch worker.
-        worker: "peer_worker" or "torch_worker".
+        worker: "peer_worker", "torch_worker" or "flow_worker"; the last takes the
+            interpreter of one of `FLOW_FOLDERS`.
 
     Raises:
         FileNotFoundError: if there is no such environment.
@@ -127,7 +170,8 @@ class PeerProcess:
         folder = TORCH_FOLDER if is_torch else FOLDER
         python = pathlib.Path(python or folder / "bin" / "python")
         if not python.exists():
-            option = " --torch" if is_torch else ""
+            options = {"torch_worker": " --torch", "flow_worker": " --flows"}
+            option = options.get(worker, "")
             raise FileNotFoundError(
                 f"{python} does not exist; build it with "
                 f"`uv run -m benchmarks.peers{option}`"
