@@ -1,11 +1,14 @@
-"""Energy, enstrophy, spectra and balance laws of periodic flows."""
+"""Energy, enstrophy, spectra and balance laws of periodic flows.
+
+NumPy arrays give NumPy arrays, JAX arrays give JAX arrays.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from solvers.spectral.grid import PeriodicGrid
-from solvers.spectral.modes import Modes, spread
+from solvers.spectral.modes import Modes
 
 
 def energy(vorticity: jax.Array, grid: PeriodicGrid) -> jax.Array:
@@ -61,33 +64,31 @@ def relative_defect(defect: jax.Array, size: jax.Array) -> jax.Array:
     return defect / jnp.where(size > 0, size, 1)
 
 
-def _powers(vorticity, grid):
-    """|w^|^2 weighted to sum up to <w^2> / 2, and |k|^2 as a NumPy array."""
-    modes = Modes(grid)
+def _powers(vorticity, grid, exponent):
+    """|k|^(2 exponent) |w^|^2, to sum up to half a mean square, and |k|^2 (NumPy)."""
     spectrum = grid.transform(vorticity)
-    squares = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    squares = squares * spread(modes.weights / (2.0 * grid.num_points**2), squares)
-    return squares, sum(k**2 for k in grid.angular_wavenumbers)
-
-
-def _power_of(k2, exponent):
-    """(|k|^2)^exponent, without the mean, which has no streamfunction."""
-    if exponent == 0:
-        return np.ones_like(k2)
-    return np.where(k2 > 0, np.where(k2 > 0, k2, 1.0) ** exponent, 0.0)
+    squares = spectrum.real**2 + spectrum.imag**2
+    k2 = sum(k**2 for k in grid.angular_wavenumbers)
+    weights = Modes(grid).weights / (2.0 * grid.num_points**2)
+    if exponent:  # the mean has no streamfunction
+        weights = weights * np.where(k2 > 0, np.where(k2 > 0, k2, 1.0) ** exponent, 0)
+    weights = weights.astype(squares.dtype)
+    weights = weights.reshape((1,) * (squares.ndim - weights.ndim) + weights.shape)
+    return squares * weights, k2
 
 
 def _moment(vorticity, grid, exponent):
-    squares, k2 = _powers(vorticity, grid)
-    weighted = squares * spread(_power_of(k2, exponent), squares)
-    return jnp.sum(weighted, axis=grid.axes)
+    return _powers(vorticity, grid, exponent)[0].sum(axis=grid.axes)
 
 
 def _shell_sums(vorticity, grid, exponent):
-    squares, k2 = _powers(vorticity, grid)
+    powers, k2 = _powers(vorticity, grid, exponent)
     unit = 2 * np.pi / max(grid.lengths)
     shells = np.rint(np.sqrt(k2) / unit).astype(int).ravel()
-    weighted = squares * spread(_power_of(k2, exponent), squares)
-    flat = weighted.reshape(*weighted.shape[: -grid.ndim], -1)
-    sums = jnp.zeros((*flat.shape[:-1], shells.max() + 1), flat.dtype)
-    return sums.at[..., shells].add(flat)
+    flat = powers.reshape(*powers.shape[: -grid.ndim], -1)
+    shape = (*flat.shape[:-1], shells.max() + 1)
+    if isinstance(flat, jax.Array):
+        return jnp.zeros(shape, flat.dtype).at[..., shells].add(flat)
+    sums = np.zeros(shape, flat.dtype)
+    np.add.at(sums, (..., shells), flat)
+    return sums

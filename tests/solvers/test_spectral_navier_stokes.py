@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,7 +39,9 @@ def padded_advection(grid, w):
     return -grid.inverse(product * keep[0] * keep[1])
 
 
-@pytest.mark.parametrize("shape", [(16, 12), (15, 10)])
+@pytest.mark.parametrize(
+    "shape", [(16, 12), pytest.param((15, 10), marks=pytest.mark.slow)]
+)
 def test_advection_forms_are_the_exact_projection_and_conserve(shape):
     grid = spectral.PeriodicGrid(shape, (2.0, 3.0))
     w = random_field(grid)
@@ -62,6 +65,7 @@ def test_advection_forms_are_the_exact_projection_and_conserve(shape):
         assert abs(np.mean(got * psi)) < 1e-14 * np.linalg.norm(got)
 
 
+@pytest.mark.slow
 def test_velocity_and_streamfunction_of_a_taylor_green_vortex():
     grid = spectral.PeriodicGrid((8, 12), (2.0, 2.0))
     x, y = grid.mesh()
@@ -79,6 +83,7 @@ def test_velocity_and_streamfunction_of_a_taylor_green_vortex():
     assert float(diagnostics.palinstrophy(w, grid)) == pytest.approx(k**4, rel=1e-14)
 
 
+@pytest.mark.slow
 def test_forms_of_a_tendency():
     # Steady Kolmogorov flow with drag, and lambda from its three uses.
     grid = spectral.PeriodicGrid((12, 24), SQUARE)
@@ -133,6 +138,16 @@ def test_spectra_sum_up_and_find_their_shells():
     np.testing.assert_allclose(sums, (w**2).mean((-1, -2)) / 2, rtol=1e-13)
 
 
+@pytest.mark.slow
+def test_diagnostics_of_jax_and_numpy_arrays_agree():
+    grid = spectral.PeriodicGrid((16, 12), (2.0, 3.0))
+    w = np.random.default_rng(1).normal(size=(2, 16, 12))
+    for name in ("energy", "energy_spectrum"):
+        function = getattr(diagnostics, name)
+        want = function(w, grid)
+        np.testing.assert_allclose(function(jnp.asarray(w), grid), want, rtol=1e-12)
+
+
 def test_refuses_settings_out_of_range():
     grid = spectral.PeriodicGrid((8, 8), SQUARE)
     with pytest.raises(ValueError, match="advection is 'skew'"):
@@ -155,22 +170,16 @@ def test_refuses_settings_out_of_range():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "corner"), [(64, 1.30057399), (96, 1.30057438)])
-def test_reference_flow_converges(n, corner):
-    grid = spectral.PeriodicGrid((n, n), SQUARE)
+def test_reference_flow_converges():
+    grid = spectral.PeriodicGrid((96, 96), SQUARE)
     equation = spectral.NavierStokes2d(grid, viscosity=0.01)
     record = ("energy", "enstrophy")
-    run = spectral.rollout(
-        equation, reference_field(grid), [1.0], dt=0.01, record=record
-    )
-    assert float(run.fields[0, 0, 0]) == pytest.approx(corner, abs=6e-9)
-    if n == 96:
-        assert float(run.diagnostics["energy"][0]) == pytest.approx(
-            0.07298161558258, abs=6e-14
-        )
-        assert float(run.diagnostics["enstrophy"][0]) == pytest.approx(
-            0.39015519665541, abs=6e-13
-        )
+    start = reference_field(grid)
+    run = spectral.rollout(equation, start, [1.0], dt=0.01, record=record)
+    energy, enstrophy = (float(run.diagnostics[name][0]) for name in record)
+    assert float(run.fields[0, 0, 0]) == pytest.approx(1.30057438, abs=6e-9)
+    assert energy == pytest.approx(0.07298161558258, abs=6e-14)
+    assert enstrophy == pytest.approx(0.39015519665541, abs=6e-13)
 
 
 TAYLOR_GREEN = {
@@ -188,7 +197,8 @@ TAYLOR_GREEN = {
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", TAYLOR_GREEN)
 def test_taylor_green_errors_are_the_closed_forms(scheme):
-    grid = spectral.PeriodicGrid((8, 8), SQUARE)
+    # On the grid of the next test, so that both share what is compiled.
+    grid = spectral.PeriodicGrid((48, 48), SQUARE)
     equation = spectral.NavierStokes2d(grid, viscosity=0.1)
     x, y = grid.mesh()
     start, decay = -2 * np.cos(x) * np.cos(y), np.exp(-0.2)
@@ -245,11 +255,7 @@ def test_forced_flow_from_rest():
     factor = -np.expm1(-rate) / rate
     assert factor == pytest.approx(0.9615404227246439, rel=1e-15)
     record = ("energy", "enstrophy", "balance")
-    bounds = {
-        "etdrk4": (1e-13, 1e-11),
-        "cn_rk4": (3.6e-11, 1e-9),
-        "cn_rk2": (5.2e-10, 1e-7),
-    }
+    bounds = {"etdrk4": (1e-13, 1e-11), "cn_rk2": (5.2e-10, 1e-7)}
     for scheme, (bound, balance) in bounds.items():
         run = spectral.rollout(
             equation, np.zeros((16, 16)), [1.0], dt=1e-3, scheme=scheme, record=record

@@ -53,7 +53,13 @@ def integrate(name):
     return run
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "etdrk4_krogstad"))
+        for name in ORDERS
+    ],
+)
 def test_orders_with_and_without_the_linear_part(name):
     run = integrate(name)
     for symbol, order in zip((0 * DECAY, DECAY), ORDERS[name], strict=True):
@@ -112,6 +118,7 @@ def written_out(w, f, viscosity, dt, steps):
     return np.fft.irfft2(w, s=(n, n))
 
 
+@pytest.mark.slow
 def test_legacy_scheme_is_its_formula_written_out():
     n, dt, viscosity = 18, 2e-3, 1e-3  # n / 3 is an integer: the mask keeps it
     grid = spectral.PeriodicGrid((n, n), (1.0, 1.0))
