@@ -14,7 +14,11 @@ from operators.training import checks, data, layouts, losses
 
 ROOT = Path(__file__).parent.parent
 QUICK = "configs/mgno_darcy.py:quick"
-EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs").glob("[!_]*_*.py"))
+EXPERIMENTS = sorted(
+    p.stem
+    for p in (ROOT / "configs").glob("[!_]*_*.py")
+    if not p.stem.startswith("refine_")  # of tests/refinement
+)
 
 
 @pytest.fixture(autouse=True)
