@@ -63,7 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list configs and models")
     options, rest = parser.parse_known_args(argv)
     if options.list:
-        print("configs:", *sorted(map(str, Path("configs").glob("[!_]*_*.py"))))
+        found = sorted(map(str, Path("configs").glob("[!_]*_*.py")))
+        # Those of the refiner are for `operators.training.refine`.
+        print("configs:", *(p for p in found if not Path(p).stem.startswith("refine")))
         print("models:", *models.names())
         return 0
     cache = os.environ.get(
