@@ -67,5 +67,6 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         },
         dt=dt,
         batch_size=min(shard_size, 16),
+        accept=1e-4,
         dtype="float64" if fine else "float32",
     )
