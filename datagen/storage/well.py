@@ -215,7 +215,8 @@ def _write_field(group: h5py.Group, spec: Any, content: ShardContent) -> None:
     step_bytes = max(1, values.dtype.itemsize * int(np.prod(grid)))
     per_chunk = 1 if step_bytes >= SMALL_CHUNK else LARGE_CHUNK // step_bytes
     if has_steps:  # a chunk holds steps of one sample
-        chunks = (1, min(per_chunk, stored.shape[1]), *grid)
+        num = stored.shape[1]  # in equal parts: HDF5 stores whole chunks
+        chunks = (1, -(-num // -(-num // per_chunk)), *grid)
     else:
         chunks = (min(per_chunk, len(values)), *stored.shape[1:])
     # Compression pays for fields of few values only; smooth floats gain 1.24x and cost
