@@ -3,6 +3,7 @@
     uv run -m benchmarks.peers --torch     # once
     uv run -m benchmarks.training_step --quick
     uv run -m benchmarks.training_step --json out.json --mgno MgNO --lsm LSM --fno FNO
+    uv run -m benchmarks.training_step --case sfno --sfno torch-cfd
 
 A step is forward, sum of relative L2 errors, gradients and Adam with coupled decay, in
 float32, on one core. Both sides have the same shapes, batch and numbers: ours gets the
@@ -10,9 +11,9 @@ official module's initial weights, and a row is accepted only if the losses of t
 three steps agree. Steps are taken in turn, and `seconds` is the smallest of `--num`.
 Ours is the step that train.py compiles, with the micro-batch that is fastest in a few
 steps that do not count (--quick: whole batches). The official modules run as released
-(`torch`), and with --compile also through torch.compile. The three folders are
-checkouts of the released code, see `benchmarks.torch_worker`; cases without their
-checkout are named and left out.
+(`torch`), and with --compile also through torch.compile. The folders are checkouts of
+the released code, see `benchmarks.torch_worker`; cases without their checkout are named
+and left out.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def cases(quick: bool) -> dict[str, Case]:
             "fno",
         ),
     }
-    return found | _mgno(quick) | _lsm(quick)
+    return found | _mgno(quick) | _lsm(quick) | _sfno(quick)
 
 
 def _mgno(quick):
@@ -125,6 +126,20 @@ def _lsm(quick):
             official | {"out_dim": 1, "patch_size": f"{patch},{patch}"}
             | {"padding": f"{padding},{padding}"},
             "lsm", (n, n), 4, "lsm",
+        )
+    }  # fmt: skip
+
+
+def _sfno(quick):
+    width, modes, n = (6, (4, 4, 3), 16) if quick else (20, (12, 12, 5), 64)
+    frames = 40
+    return {
+        "sfno": Case(
+            {"name": "sfno", "in_channels": 1, "out_channels": 1, "width": width}
+            | {"modes": modes, "out_steps": frames, "compat": True},
+            {f"modes_{axis}": m for axis, m in zip("xyt", modes, strict=True)}
+            | {"width": width, "output_steps": frames},
+            "sfno", (n, n, 10), 4, "sfno",
         )
     }  # fmt: skip
 
@@ -208,7 +223,10 @@ def measure(name: str, case: Case, options) -> list[dict]:
 
     rng = np.random.default_rng(0)
     channels = [case.hparams[f"{side}_channels"] for side in ("in", "out")]
-    shapes = [(case.batch, *case.grid, c) for c in channels]
+    # The SFNO has a number of frames of its own in the output.
+    out_grid = (*case.grid[:-1], case.hparams.get("out_steps", case.grid[-1]))
+    grids = (case.grid, out_grid)
+    shapes = [(case.batch, *g, c) for g, c in zip(grids, channels, strict=True)]
     arrays = {
         k: rng.normal(size=s).astype(np.float32)
         for k, s in zip("xy", shapes, strict=True)
@@ -271,7 +289,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--case", action="append", help="only this; may be repeated")
     parser.add_argument("--num", type=int, default=10, help="timed steps per method")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
-    for name in ("mgno", "lsm", "fno"):
+    for name in ("mgno", "lsm", "fno", "sfno"):
         parser.add_argument(f"--{name}", type=pathlib.Path, help="checkout")
     parser.add_argument("--json", default=None, help="file to write")
     options = parser.parse_args(argv)

@@ -1,6 +1,7 @@
 """Maps of the channels that are the same at every point of the domain."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,49 @@ from flax import nnx
 from operators.layers import activations
 from operators.layers import precision as precisions
 from operators.layers.convolution import uniform_fan_in
+
+# Numbers of a hidden field that a core's cache keeps between two products.
+_CACHED_NUMBERS = 2**18
+
+
+def in_pieces(
+    function: Callable[..., jax.Array], hidden: int, *fields: jax.Array
+) -> jax.Array:
+    """Applies a pointwise map to some points after the other, the same result.
+
+    On a CPU the hidden values of all points together leave the cache between any two
+    operations; those of a piece stay. Gradients compute them again, piece by piece,
+    which takes less time than to store and read them. Elsewhere, and for few points,
+    the map is applied at once.
+
+    Args:
+        function: maps [1, points, channels] of every field to [1, points, channels].
+        hidden: channels of the widest value between.
+        *fields: [batch, *grid, channels] with the same batch and grid.
+
+    Returns:
+        [batch, *grid, channels].
+    """
+    shape = fields[0].shape[:-1]
+    points = math.prod(shape)
+    num = num_pieces(points, hidden) if jax.default_backend() == "cpu" else 1
+    pieces = [u.reshape(num, 1, points // num, u.shape[-1]) for u in fields]
+    if num == 1:
+        out = function(*(u[0] for u in pieces))
+    else:
+        out = jax.lax.map(jax.checkpoint(lambda us: function(*us)), tuple(pieces))
+    return out.reshape(*shape, out.shape[-1])
+
+
+def num_pieces(points: int, hidden: int) -> int:
+    """Equal pieces of which the hidden values fit the cache, if there are such.
+
+    At most twice as many as needed, else one.
+    """
+    least = -(-points * hidden // _CACHED_NUMBERS)
+    if least < 4:
+        return 1
+    return next((n for n in range(least, 2 * least) if points % n == 0), 1)
 
 
 class Pointwise(nnx.Module):

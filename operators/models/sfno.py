@@ -9,7 +9,7 @@ from flax import nnx
 
 from operators.layers import activations
 from operators.layers.normalization import GroupNorm
-from operators.layers.pointwise import ChannelMLP, Pointwise
+from operators.layers.pointwise import ChannelMLP, Pointwise, in_pieces
 from operators.layers.precision import check_floating
 from operators.layers.space_time import SpaceTimeEncoding
 from operators.layers.spectral import SpectralConvolution
@@ -103,7 +103,7 @@ class SFNO(nnx.Module):
         self.latent_steps, self.out_steps = latent_steps, out_steps
         # The spectrum of released layers is not divided by the number of frames.
         self.backward = backward
-        self.act = activations.get(activation)
+        self.act, self.hidden = activations.get(activation), expansion * width
         plain = {"param_dtype": param_dtype, "rngs": rngs}
         options = {"precision": precision, **plain}
         layout = "li2021" if compat else "below"
@@ -147,6 +147,7 @@ class SFNO(nnx.Module):
                 create_mlp(),
                 Pointwise(width, width, **options),
                 activation,
+                self.hidden,
             )
             for _ in range(num_layers - 1)
         )
@@ -206,11 +207,15 @@ class SFNO(nnx.Module):
         w = self.lifting(v, grid)
         if self.backward:
             w = w * (x.shape[3] / self.latent_steps)
-        v = v[:, :, :, -1:] + self.lifting_map(w)
-        v = self.act(v) if self.lift_activation else v
+        last = jnp.broadcast_to(v[:, :, :, -1:], w.shape)
+        v = in_pieces(self._lift, self.hidden, w, last)
         for block in self.blocks:
             v = block(v)
         return self.reduction(v)
+
+    def _lift(self, w: jax.Array, last: jax.Array) -> jax.Array:
+        v = last + self.lifting_map(w)
+        return self.act(v) if self.lift_activation else v
 
     def head(self, v: jax.Array, last_frame: jax.Array, times=None) -> jax.Array:
         """The output from the latent field, affine in the parameters of `output`.
@@ -259,15 +264,19 @@ class SpaceTimeBlock(nnx.Module):
         mlp: F.
         skip: C.
         activation: name of the activation.
+        hidden: hidden channels of F.
     """
 
-    def __init__(self, spectral, mlp, skip, activation: str):
+    def __init__(self, spectral, mlp, skip, activation: str, hidden: int):
         self.spectral, self.mlp, self.skip = spectral, mlp, skip
-        self.act = activations.get(activation)
+        self.act, self.hidden = activations.get(activation), hidden
 
     def __call__(self, v: jax.Array) -> jax.Array:
         """Maps v [batch, n1, n2, time, channels] to the same shape."""
-        return self.act(self.mlp(self.spectral(v)) + self.skip(v))
+        return in_pieces(self._pointwise, self.hidden, self.spectral(v), v)
+
+    def _pointwise(self, z: jax.Array, v: jax.Array) -> jax.Array:
+        return self.act(self.mlp(z) + self.skip(v))
 
 
 def _check(in_channels, out_channels, modes, latent_steps, fft_norm):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from operators import models
 from operators.importers import sfno
-from operators.layers import divergence, space_time
+from operators.layers import divergence, pointwise, space_time
 from operators.layers.spectral_output import SpectralOutput
 from tests.operators.references import filling
 
@@ -240,6 +240,35 @@ def test_finer_grids_give_the_same_field_up_to_the_aliasing_of_activations():
         differences.append(np.abs(difference).max() / np.abs(reference).max())
     assert differences[2] < 1e-4
     assert differences[0] > 5 * differences[1] > 25 * differences[2]
+
+
+def test_pieces_change_nothing_but_the_order_of_work(monkeypatch):
+    block = create().blocks[0]
+    graph, parameters = nnx.split(block, nnx.Param)
+    z, v = draw(2, 6, 8, 5, 6), draw(2, 6, 8, 5, 6, seed=1)
+
+    def values(limit):
+        monkeypatch.setattr(pointwise, "_CACHED_NUMBERS", limit)
+
+        def total(parameters, z, v):
+            own = nnx.merge(graph, parameters)
+            out = pointwise.in_pieces(own._pointwise, own.hidden, z, v)
+            return jnp.sum(out**2), out
+
+        run = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
+        return jax.tree.leaves(compiled(run, parameters, z, v))
+
+    points = 2 * 6 * 8 * 5
+    assert pointwise.num_pieces(points, block.hidden) == 1
+    whole, pieces = values(2**18), values(2**9)
+    assert pointwise.num_pieces(points, block.hidden) == 24
+    for a, b in zip(whole, pieces, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_points_without_equal_pieces_stay_together():
+    assert pointwise.num_pieces(2**16 + 1, 80) == 1  # a prime number
+    assert pointwise.num_pieces(4 * 64 * 64 * 10, 80) == 64
 
 
 def test_projection_removes_gradients_and_nothing_else():
