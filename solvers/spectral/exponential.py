@@ -59,8 +59,8 @@ class IntegratingFactorRK4(Scheme):
         k2 = force(add(u_half, (h / 2, first)), middle)
         k3 = force(add(u_half, (h / 2, k2)), middle)
         k4 = force(add(u_end, (h, scale(c["e2"], k3))), end)
-        slopes = scale(c["e2"], add(first, (2, k2), (2, k3)))
-        return add(u_end, (h / 6, slopes), (h / 6, k4))
+        slopes = add(k4, (c["e2"], add(first, (2, k2), (2, k3))))
+        return add(u, (c["whole"], u), (h / 6, slopes))
 
 
 class ExponentialRK4(Scheme):
@@ -115,8 +115,8 @@ class ExponentialRK4(Scheme):
 
     def _combine(self, u, k1, k2, k3, k4):
         c = self.c
-        u = add(u, (c["whole"], u), (c["first"], k1))
-        return add(u, (c["middle"], add(k2, (1, k3))), (c["last"], k4))
+        middle = (c["middle"], add(k2, (1, k3)))
+        return add(u, (c["whole"], u), (c["first"], k1), middle, (c["last"], k4))
 
 
 class KrogstadRK4(ExponentialRK4):

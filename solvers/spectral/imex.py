@@ -88,7 +88,8 @@ class CrankNicolsonHeun(Scheme):
         f0 = force(u, time)
         linear = add(u, (self.c["u"], u))
         f1 = force(add(linear, (self.c["f"], f0)), time + self.dt)
-        return add(linear, (self.c["half"], f0), (self.c["half"], f1))
+        half = self.c["half"]
+        return add(u, (self.c["u"], u), (half, f0), (half, f1))
 
 
 class LowStorage(Scheme):

@@ -1,5 +1,7 @@
 """What all time steppers have in common."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -74,9 +76,10 @@ def add(u, *terms):
     A factor is a number, or coefficients per mode with the structure of u, whose arrays
     lack the leading axes of u.
     """
-    for factor, v in terms:
-        u = jax.tree.map(jnp.add, u, scale(factor, v))
-    return u
+    # First the increments: each addition to u rounds in units of u.
+    increments = [scale(factor, v) for factor, v in terms]
+    total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), increments)
+    return jax.tree.map(jnp.add, u, total)
 
 
 def scale(factor, v):

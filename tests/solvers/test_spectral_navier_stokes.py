@@ -72,9 +72,15 @@ def test_velocity_and_streamfunction_of_a_taylor_green_vortex():
     k = np.pi
     equation = spectral.NavierStokes2d(grid)
     w = -2 * k * np.cos(k * x) * np.cos(k * y)
-    (u, v), psi = jax.jit(lambda w: (equation.velocity(w), equation.streamfunction(w)))(
-        w
-    )
+
+    @jax.jit
+    def functions(w):
+        rate = equation.courant_rate(equation.to_state(w))
+        return *equation.velocity(w), equation.streamfunction(w), rate
+
+    u, v, psi, rate = functions(w)
+    speeds = np.hypot(np.asarray(u) * 8 / 2, np.asarray(v) * 12 / 2)
+    assert float(rate) == pytest.approx(speeds.max(), rel=1e-14)
     np.testing.assert_allclose(u, np.cos(k * x) * np.sin(k * y), atol=1e-14)
     np.testing.assert_allclose(v, -np.sin(k * x) * np.cos(k * y), atol=1e-14)
     np.testing.assert_allclose(psi, w / (2 * k**2), atol=1e-14)
