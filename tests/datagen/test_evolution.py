@@ -9,6 +9,7 @@ import sys
 import time
 
 import h5py
+import jsonschema
 import numpy as np
 import pytest
 
@@ -24,6 +25,7 @@ from datagen.problems.base import (
     Settings,
     TimeStepping,
 )
+from datagen.storage import schemas
 from datagen.storage.read import open_dataset
 from solvers.spectral.steppers import STEPPERS
 from tests.datagen.conftest import file_hashes
@@ -194,6 +196,23 @@ def test_a_set_is_generated_read_and_verified(generated, capsys):
     assert "`imex_cn` (dt 0.1" in text
     assert "Largest value at the last step." in text
     assert 'trajectories("train", "vorticity")' in text
+
+
+def test_plan_ledger_and_manifest_fit_their_schemas(generated):
+    for name, schema in (
+        ("plan.json", schemas.PLAN),
+        ("manifest.json", schemas.MANIFEST),
+        ("ledger/train-00000.json", schemas.LEDGER),
+    ):
+        content = json.loads((generated / name).read_text())
+        jsonschema.Draft202012Validator(schema).validate(content)
+        assert not schemas.violation(content, schema)
+    plan = load_plan(generated).content
+    plan["config"]["solver"]["m"] = 40  # of linear systems
+    assert not jsonschema.Draft202012Validator(schemas.PLAN).is_valid(plan)
+    assert schemas.violation(plan, schemas.PLAN) == (
+        "config.solver has an unknown key 'm'"
+    )
 
 
 def test_what_is_read_back_is_refused_by_name(generated):

@@ -1,5 +1,6 @@
 """Layout of the files against the format that foreign readers expect."""
 
+import dataclasses
 import io
 import json
 
@@ -180,6 +181,17 @@ def test_chunks_hold_several_small_samples_or_one_large_step():
 
     assert chunks(9) == (3, 1, 9, 9)
     assert chunks(70) == (1, 1, 70, 70)
+
+
+def test_steps_are_cut_into_equal_chunks():
+    """HDF5 stores whole chunks: 31 steps in chunks of 28 would take room for 56."""
+    values = np.random.default_rng(0).random((2, 31, 24, 24), np.float32)
+    image = well.encode(
+        dataclasses.replace(content({"u": values}), steps=np.arange(31.0))
+    )
+    with h5py.File(io.BytesIO(image)) as file:
+        assert file["t0_fields/u"].chunks == (1, 16, 24, 24)
+        np.testing.assert_array_equal(file["t0_fields/u"][()], values)
 
 
 def content(fields):
