@@ -314,6 +314,9 @@ def test_channels_of_a_field_share_its_statistics(stored):
     np.testing.assert_allclose(scales[:3], frames[..., 1].std(ddof=1), rtol=1e-4)
     np.testing.assert_allclose(scales[3:], frames[..., 2].std(ddof=1), rtol=1e-4)
     assert fitted["output"].mean.shape == (1, 1, 1, 1, 1)
+    assert fitted["output"].mean.item() == pytest.approx(
+        frames[..., 2].mean(), abs=1e-6
+    )
 
 
 def test_windows_in_one_place_are_plain_samples(stored):
