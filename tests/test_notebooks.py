@@ -31,9 +31,23 @@ def other(home, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebooks_run_on_quick_runs(path, finished, other, home):
+@pytest.fixture(scope="module")
+def refined(home, tmp_path_factory):
+    """The workdir of a quick SFNO whose predictions have been refined."""
+    folder = tmp_path_factory.mktemp("runs") / "sfno"
+    train = [sys.executable, str(ROOT / "train.py")]
+    refine = [sys.executable, "-m", "operators.training.refine"]
+    for command, config in ((train, "sfno"), (refine, "refine")):
+        config = f"configs/{config}_ns_mcwilliams.py:quick"
+        subprocess.run(
+            [*command, "--workdir", str(folder), "--config", config],
+            cwd=home, check=True, timeout=900,
+        )  # fmt: skip
+    return folder
+
+
+def execute(path, home, checks, *arguments, **environment):
+    """Runs a notebook in a process of its own; `checks` see its `texts`."""
     # As a script of its own: nbclient's event loop warns in ways we do not own.
     code = (
         "import nbformat, nbclient, sys\n"
@@ -41,17 +55,38 @@ def test_notebooks_run_on_quick_runs(path, finished, other, home):
         "nbclient.NotebookClient(notebook, timeout=300).execute()\n"
         "texts = [o.get('text', '') for c in notebook.cells if c.cell_type == 'code'"
         " for o in c.outputs]\n"
-        "assert any('trained here' in t for t in texts), texts"
     )
-    if "RUNS" in path.read_text():
-        code += "\nassert 'left out: there is no run in none' in ' '.join(texts), texts"
-        code += "\nassert all(' '.join(texts).count(name) > 3 for name in sys.argv[2:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), finished.name, other.name],
+        [sys.executable, "-c", code + checks, str(path), *arguments],
         cwd=home,
-        env={**os.environ, "RUN": str(finished), "RUNS": f"{finished} {other} none"},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=400,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS[:2], ids=lambda p: p.stem)
+def test_notebooks_run_on_quick_runs(path, finished, other, home):
+    checks = "assert any('trained here' in t for t in texts), texts"
+    if "RUNS" in path.read_text():
+        checks += (
+            "\nassert 'left out: there is no run in none' in ' '.join(texts), texts"
+            "\nassert all(' '.join(texts).count(name) > 3 for name in sys.argv[2:])"
+        )
+    runs = {"RUN": str(finished), "RUNS": f"{finished} {other} none"}
+    execute(path, home, checks, finished.name, other.name, **runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS[2:], ids=lambda p: p.stem)
+def test_the_notebook_of_the_refiner_runs_on_a_quick_refinement(path, refined, home):
+    checks = (
+        "assert 'best approximation' in ' '.join(texts), texts\n"
+        "assert 'correlation of the logarithms' in ' '.join(texts), texts\n"
+        "outputs = [o for c in notebook.cells for o in c.get('outputs', [])]\n"
+        "assert sum('image/png' in o.get('data', {}) for o in outputs) == 4"
+    )
+    execute(path, home, checks, REFINED=str(refined))
