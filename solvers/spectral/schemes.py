@@ -76,6 +76,8 @@ def add(u, *terms):
     A factor is a number, or coefficients per mode with the structure of u, whose arrays
     lack the leading axes of u.
     """
+    if not terms:
+        return u
     # First the increments: each addition to u rounds in units of u.
     increments = [scale(factor, v) for factor, v in terms]
     total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), increments)
