@@ -66,7 +66,9 @@ class Lawson(Scheme):
         terms = [(self.dt * weight, slope) for weight, slope in pairs if weight]
         if not terms:
             return u
-        total = add(scale(*terms[0]), *terms[1:])
+        total = scale(*terms[0])
+        if len(terms) > 1:
+            total = add(total, *terms[1:])
         growth, factor = self.c[f"growth {node}"], self.c[f"factor {node}"]
         return add(u, (growth, u), (factor, total))
 
