@@ -67,6 +67,11 @@ class SpaceTimeEncoding(nnx.Module):
             mixing = Pointwise(int(np.prod(self.features)) + 3, channels, **options)
         self.lifting, self.mixing = nnx.data(lifting), nnx.data(mixing)
 
+    @property
+    def separable(self) -> bool:
+        """Whether the output is u + the sum of `parts`, without parameters."""
+        return self.lifting is None and self.mixing is None
+
     def __call__(self, u):
         """Maps frames u [batch, n1, n2, time, in_channels] to [.., time, channels]."""
         v = u if self.lifting is None else self.lifting(u)

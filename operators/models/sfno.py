@@ -202,7 +202,7 @@ class SFNO(nnx.Module):
             TypeError: if x holds no floating-point numbers.
         """
         self._check_input(x)
-        v = self.projection(self.norm(self.encoding(x)))
+        v = self._encode(x)
         grid = (*x.shape[1:3], self.latent_steps)
         w = self.lifting(v, grid)
         if self.backward:
@@ -212,6 +212,33 @@ class SFNO(nnx.Module):
         for block in self.blocks:
             v = block(v)
         return self.reduction(v)
+
+    def _encode(self, x: jax.Array) -> jax.Array:
+        """The projection of the norm of the encoding, all affine for one sample.
+
+        The encoding of one channel is a sum of functions of one axis each, and so is
+        its projection: the field of all channels before the norm is never formed.
+        """
+        if not self.encoding.separable:
+            return self.projection(self.norm(self.encoding(x)))
+        parts = self.encoding.parts(x.shape[1:4])
+        mean, variance = _moments(x, parts)
+        factor = jax.lax.rsqrt(variance + self.norm.epsilon)  # [batch, 1, 1, 1, 1]
+        scale, shift = (
+            p[...].astype(x.dtype) for p in (self.norm.scale, self.norm.bias)
+        )
+        kernel = self.projection.kernel[...].astype(x.dtype)
+        scaled = scale[:, None] * kernel
+        bias = shift @ kernel + self.projection.bias[...].astype(x.dtype)
+        own = [self._project(part, scaled) for part in parts]
+        waves = (own[0] + own[1] + own[2])[None]
+        ones = (1, 1, 1, 1, -1)
+        field = (x - mean) * scaled.sum(0).reshape(ones) + waves
+        return field * factor + bias.reshape(ones)
+
+    def _project(self, part, kernel):
+        part = jnp.asarray(part, kernel.dtype)
+        return jnp.einsum("xytc,cd->xytd", part, kernel, precision="highest")
 
     def _lift(self, w: jax.Array, last: jax.Array) -> jax.Array:
         v = last + self.lifting_map(w)
@@ -277,6 +304,26 @@ class SpaceTimeBlock(nnx.Module):
 
     def _pointwise(self, z: jax.Array, v: jax.Array) -> jax.Array:
         return self.act(self.mlp(z) + self.skip(v))
+
+
+def _moments(x: jax.Array, parts: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance per sample of x [batch, n1, n2, time, 1] plus the parts.
+
+    Over space, time and channels; each part varies along one of the first and along
+    the channels. From centred values, so that no digits are lost.
+    """
+    axes = (1, 2, 3, 4)
+    mean = x.mean(axes, keepdims=True)
+    centred = x - mean
+    # Of the parts: their mean per channel, and what varies along their axis.
+    channels = sum(part.mean((0, 1, 2)) for part in parts)
+    along = [part - part.mean((0, 1, 2)) for part in parts]
+    fixed = channels.var() + sum(np.mean(a**2) for a in along)
+    common = [jnp.asarray(a.mean(-1, keepdims=True), x.dtype) for a in along]
+    joint = centred * (common[0] + common[1] + common[2])[None]
+    variance = jnp.square(centred).mean(axes, keepdims=True) + fixed
+    variance = variance + 2 * joint.mean(axes, keepdims=True)
+    return mean + channels.mean(), variance
 
 
 def _check(in_channels, out_channels, modes, latent_steps, fft_norm):
