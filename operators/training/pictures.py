@@ -77,7 +77,8 @@ def draw_frames(
         predictions[name] = other.frames_of(baseline(x, batch_size=4))
         histories[name] = workdir.read_metrics(baseline.workdir)
     errors = {k: metrics.frame_errors(v, truth) for k, v in predictions.items()}
-    chosen = _spread(metrics.relative_l2(frames, truth), NUM_DRAWN)
+    num = NUM_DRAWN if baseline is None else 2  # each model adds two strips
+    chosen = _spread(metrics.relative_l2(frames, truth), num)
     ranks = RANKS[len(chosen)] or ("",)
     ids = samples.sample_ids[chosen]
     given, times = window.last_given(samples.x), dataset.steps[list(window.predicted)]
