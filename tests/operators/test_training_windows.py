@@ -1,6 +1,7 @@
 """Windows of trajectories: what is cut, in which order, with which errors and norms."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from solvers.fourier import half_wavenumbers, wavenumbers
 
 ROOT = Path(__file__).parent.parent.parent
 PLOT = frame_figures.plot_errors
+RARE = functools.partial(pytest.param, marks=pytest.mark.slow)
 NUM, FRAMES, GRID = 5, 9, (4, 6)
 SETTINGS = {
     **layouts.FORMER,
@@ -243,7 +245,7 @@ def squares(prediction, target):
     return ((prediction - target) ** 2).sum((1, 2, 3, 4))
 
 
-@pytest.mark.parametrize("micro_batch", [0, 2])
+@pytest.mark.parametrize("micro_batch", [RARE(0), 2])
 def test_a_step_on_trajectories_is_the_step_on_their_windows(stored, micro_batch):
     _, frames = stored
     chosen = window(outputs=("u",), inputs=("u",))
@@ -462,7 +464,7 @@ def test_runs_from_before_there_were_windows_go_on(tmp_path):
             )
 
 
-@pytest.mark.parametrize("num_axes", [1, 2, 3])
+@pytest.mark.parametrize("num_axes", [RARE(1), 2, RARE(3)])
 def test_strips_of_frames_and_errors_over_time_are_drawn(tmp_path, num_axes):
     grid = (7, 6, 5)[:num_axes]
     truth = np.random.default_rng(0).standard_normal((2, 6, *grid, 1))
