@@ -87,6 +87,8 @@ class Equation:
         """The equation with its arrays in the precision of a real dtype."""
 
         def cast(leaf):
+            if isinstance(leaf, np.generic):
+                return leaf.item()  # a Python number, which takes any precision
             if not isinstance(leaf, np.ndarray | jax.Array):
                 return leaf
             is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)

@@ -14,6 +14,8 @@ from solvers.spectral.schemes import Scheme
 
 RECORDS = ("cfl", "balance")  # beside the names of an equation's budget
 MAX_STEPS = 100_000  # between two snapshots; a sample that needs more has blown up
+MOST_UNMEASURED = 16  # adaptive steps between two looks at the speed
+MOST_GROWTH = 0.25  # of the CFL number between them
 
 
 class Plan(NamedTuple):
@@ -38,7 +40,8 @@ class Progress(NamedTuple):
 
     Attributes:
         carry: what the scheme carries: between the compiled parts the state.
-        rate: speed / spacing [...] at the latest snapshot.
+        rate: speed / spacing [...] when last measured.
+        cfl: largest CFL number since the latest snapshot [...].
         max_cfl: largest CFL number so far [...].
         initial: the budget's values at the start [..., b]; None unless asked for.
         defect: worst defect of the balance laws so far [..., b], or None.
@@ -47,6 +50,7 @@ class Progress(NamedTuple):
 
     carry: jax.Array | tuple
     rate: jax.Array
+    cfl: jax.Array
     max_cfl: jax.Array
     initial: jax.Array | None
     defect: jax.Array | None
@@ -116,7 +120,8 @@ def _scan_fixed(equation, progress, starts, h, count, *, plan):
 
         progress = (jax.checkpoint(advance) if plan.checkpoint else advance)(progress)
         state = step.finish(progress.carry)
-        return _snapshot(equation, progress, state, start + count * h, h, plan)
+        progress = _measure(equation, progress, state, h)
+        return _snapshot(equation, progress, state, start + count * h, plan)
 
     state = progress.carry
     progress = progress._replace(carry=step.start(state, starts[0]))
@@ -141,24 +146,55 @@ def march_adaptive(equation, field, times, start, dt, cfl, plan) -> March:
 
 @functools.partial(jax.jit, static_argnames="plan")
 def _scan_adaptive(equation, progress, starts, lengths, inverse_dt, cfl, plan):
+    def chunk(start, length, loop):
+        """Up to `MOST_UNMEASURED` equal steps of those that the rest would need."""
+        progress, elapsed, done = loop
+        h, num_left, count, lost = _choose(
+            equation, progress, start + elapsed, length - elapsed, inverse_dt, cfl
+        )
+        state = _mark(lost, progress.carry)
+        step = _scheme(equation, h, plan, progress.rate.dtype)
+        progress = progress._replace(carry=step.start(state, start + elapsed))
+        progress = _advance(equation, step, progress, start + elapsed, h, count)
+        state = step.finish(progress.carry)
+        progress = _measure(equation, progress._replace(carry=state), state, h)
+        elapsed = jnp.where(count == num_left, length, elapsed + count * h)
+        return progress, elapsed, done + count
+
     def interval(progress, item):
         start, length = item
-        needed = length * jnp.maximum(progress.rate / cfl, inverse_dt)
-        lost = ~(needed <= MAX_STEPS)
-        count = jnp.max(jnp.where(lost, 0, jnp.ceil(needed * (1 - 1e-6))))
-        count = jnp.where(length > 0, jnp.maximum(count, 1), 0).astype(int)
-        h = length / jnp.maximum(count, 1)
-        step = _scheme(equation, h, plan, progress.rate.dtype)
-        state = _mark(lost, progress.carry, equation)
-        progress = progress._replace(carry=step.start(state, start))
-        progress = _advance(equation, step, progress, start, h, count)
-        state = step.finish(progress.carry)
-        progress = progress._replace(carry=state)
-        progress, frames = _snapshot(equation, progress, state, start + length, h, plan)
+        loop = progress, jnp.zeros_like(length), jnp.zeros((), int)
+        loop = jax.lax.while_loop(
+            lambda loop: loop[1] < length, lambda loop: chunk(start, length, loop), loop
+        )
+        progress, _, count = loop
+        state, time = progress.carry, start + length
+        progress, frames = _snapshot(equation, progress, state, time, plan)
         return progress, (frames, count)
 
     progress, (frames, counts) = jax.lax.scan(interval, progress, (starts, lengths))
     return frames, counts, progress.max_cfl
+
+
+def _choose(equation, progress, time, length, inverse_dt, cfl):
+    """Step size of a batch, how many steps remain, how many to take, who is lost.
+
+    With the speed v and its growth a by the explicit terms, in units of the spacing, a
+    step h is to keep h (v + h a) <= cfl: from rest a force alone limits it. Speeds are
+    looked at again before they could have grown by `MOST_GROWTH` of the bound.
+    """
+    state = progress.carry if progress.defect is None else progress.carry[0]
+    growth = equation.courant_rate(equation.explicit_terms(state, time))
+    root = jnp.sqrt(progress.rate**2 + 4 * cfl * growth)
+    needed = length * jnp.maximum((progress.rate + root) / (2 * cfl), inverse_dt)
+    lost = ~(needed <= MAX_STEPS)
+    num_left = jnp.max(jnp.where(lost, 0, jnp.ceil(needed * (1 - 1e-6))))
+    num_left = jnp.maximum(num_left, 1)
+    h = length / num_left
+    growth = jnp.max(jnp.where(lost, 0, growth))
+    count = jnp.floor(MOST_GROWTH * cfl / (growth * h**2))  # infinite without growth
+    count = jnp.clip(count, 1, jnp.minimum(num_left, MOST_UNMEASURED))
+    return h, num_left.astype(int), count.astype(int), lost
 
 
 @functools.partial(jax.jit, static_argnames="balance")
@@ -170,7 +206,8 @@ def _begin(equation, field, start, balance):
         initial = equation.budget(state, start)[0]
         defect, size = jnp.zeros_like(initial), abs(initial)
         state = (state, jnp.zeros_like(initial))
-    return Progress(state, rate, jnp.zeros_like(rate), initial, defect, size)
+    none = jnp.zeros_like(rate)
+    return Progress(state, rate, none, none, initial, defect, size)
 
 
 def _scheme(equation, h, plan, dtype):
@@ -197,12 +234,23 @@ def _advance(equation, step, progress, start, h, count):
     return jax.lax.fori_loop(0, count, body, progress)
 
 
-def _snapshot(equation, progress, state, time, h, plan):
-    """What is returned at a snapshot; brings the CFL numbers up to date."""
+def _measure(equation, progress, state, h):
+    """Brings speed and CFL numbers up to date after steps of size h."""
     if progress.defect is not None:
         state = state[0]
     rate = equation.courant_rate(jax.lax.stop_gradient(state))
     cfl = jnp.maximum(progress.rate, rate) * jnp.asarray(h, rate.dtype)
+    return progress._replace(
+        rate=rate,
+        cfl=jnp.maximum(progress.cfl, cfl),
+        max_cfl=jnp.maximum(progress.max_cfl, cfl),
+    )
+
+
+def _snapshot(equation, progress, state, time, plan):
+    """What is returned at a snapshot."""
+    if progress.defect is not None:
+        state = state[0]
     field = equation.to_field(state, plan.store_shape)
     finite = jnp.all(jnp.isfinite(field), axis=equation.grid.axes)
     frames = {"field": field, "finite": finite}
@@ -211,15 +259,14 @@ def _snapshot(equation, progress, state, time, h, plan):
         if name in equation.budget_names:
             frames[name] = values[..., equation.budget_names.index(name)]
     if "cfl" in plan.record:
-        frames["cfl"] = cfl
+        frames["cfl"] = progress.cfl
     if "balance" in plan.record:
         ratios = relative_defect(progress.defect, progress.size)
         frames["balance"] = jnp.max(ratios, axis=-1)
-    max_cfl = jnp.maximum(progress.max_cfl, cfl)
-    return progress._replace(rate=rate, max_cfl=max_cfl), frames
+    return progress._replace(cfl=jnp.zeros_like(progress.cfl)), frames
 
 
-def _mark(lost, state, equation):
+def _mark(lost, state):
     """NaN in the samples that have blown up, so that nobody takes them for results."""
 
     def mark(leaf):

@@ -24,8 +24,8 @@ class Trajectory(NamedTuple):
         times: [T] float64.
         diagnostics: arrays [..., T] by name, see `rollout`.
         steps: number of time steps in all.
-        max_cfl: largest step size x speed / spacing [...], measured at the beginning
-            and the end of every interval between snapshots.
+        max_cfl: largest step size x speed / spacing [...], measured at every snapshot,
+            and in between where steps follow the speed.
     """
 
     fields: jax.Array
@@ -51,10 +51,10 @@ def rollout(
 ) -> Trajectory:
     """Integrates initial fields and returns snapshots at the times asked for.
 
-    Every interval between snapshots is cut into equal steps, so that each snapshot time
-    is met exactly. Their number follows from dt, or from the CFL number, which is
-    measured at the beginning of the interval; in the second case it may differ from
-    interval to interval and from call to call without a new compilation.
+    Every interval between snapshots is cut into equal steps of at most dt, so that each
+    snapshot time is met exactly. With a CFL number the speed is measured every few
+    steps, before it could have grown by much, and the rest of the interval is cut anew;
+    the number of steps may differ from call to call without a new compilation.
 
     Leading axes of the field are a batch, which shares its steps. With a fixed dt the
     result can be differentiated in reverse, for the field and for the numbers of the
@@ -74,7 +74,7 @@ def rollout(
         store_shape: grid of the snapshots, by Fourier interpolation or truncation;
             None: the grid of the equation.
         record: what else to return per snapshot: names of the equation's budget
-            ("energy", "enstrophy"), "cfl" (with the step size up to the snapshot), and
+            ("energy", "enstrophy"), "cfl" (the largest since the last snapshot), and
             "balance": the worst relative defect of the balance laws over all steps
             so far, see `diagnostics.balance_defect`.
         checkpoint: compute the steps between snapshots again in the backward pass
