@@ -46,7 +46,7 @@ def refinement(
         "kind": "defect",  # "fd" and "one_step": without scheme and substeps
         "scheme": "etdrk4",
         "substeps": substeps,
-        "checkpoint": True,
+        "checkpoint": variant == "full",  # recompute the substeps: less memory
     }
     config.minimizers = tuple(SETTINGS)
     config.settings = settings()
