@@ -64,8 +64,7 @@ def test_defect_takes_any_leading_axes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["etdrk4", "cn_rk4"])
-def test_defect_of_a_solution_falls_with_the_substeps(scheme):
+def test_defect_of_a_solution_falls_with_the_substeps():
     grid = spectral.PeriodicGrid(shape=(14, 12), lengths=LENGTHS)
     equation = spectral.NavierStokes2d(grid, viscosity=0.002)
     times = 0.2 * np.arange(4)
@@ -74,9 +73,7 @@ def test_defect_of_a_solution_falls_with_the_substeps(scheme):
     )
     floors = []
     for substeps in (1, 2, 4):
-        defect, fields = compiled(
-            "defect", equation, tuple(times), scheme=scheme, substeps=substeps
-        )
+        defect, fields = compiled("defect", equation, tuple(times), substeps=substeps)
         floors.append(float(defect.norm(fields(solved.fields))))
     orders = np.log2(np.divide(floors[:-1], floors[1:]))
     np.testing.assert_allclose(orders, 4.0, atol=0.3)
