@@ -99,9 +99,8 @@ def layout(dataset, settings: Mapping) -> layouts.Layout:
     if isinstance(dataset, arrays.ArrayDataset):  # one x and one y, without names
         if settings.get("window"):
             raise ValueError(
-                f"{dataset.root} has no trajectories to cut config.data.window "
-                f"{tuple(settings['window'])} from: set --config.data.window='()', or "
-                "store the windows as x and y"
+                f"{dataset.root} has no trajectories to cut windows from: set "
+                "--config.data.window='()', or store the windows as x and y"
             )
         settings = {**settings, "inputs": (), "outputs": ()}
     return layouts.layout(_facts(dataset), settings)
@@ -203,8 +202,8 @@ def check_request(dataset, settings: Mapping) -> None:
 def tested_on(dataset, settings: Mapping) -> dict:
     """What decides which test samples a run reads and which channels they have.
 
-    The stride is left out. An .npz file is cut into splits in turn, so there the test
-    samples depend on the numbers of the others too.
+    Stride and layout of windows are left out. An .npz file is cut into splits in turn,
+    so there the test samples depend on the numbers of the others too.
 
     Args:
         dataset: see `open_data`.
@@ -219,7 +218,6 @@ def tested_on(dataset, settings: Mapping) -> dict:
     if isinstance(dataset, arrays.ArrayDataset):
         return {f"num_{split}": num for split, num in split_sizes(settings).items()}
     asked = layouts.request(_facts(dataset), settings)
-    # How windows become arrays is left out as well: they hold the same frames.
     return {
         "num_test": settings["num_test"],
         "inputs": asked.inputs,
@@ -289,18 +287,11 @@ def load_split(
 def load_frames(dataset, settings: Mapping, split: str) -> tuple:
     """Loads the whole trajectories that windows of training are cut from.
 
-    Args:
-        dataset: see `open_data`.
-        settings: `config.data`, with a window.
-        split: "train", "valid" or "test".
+    The arguments are those of `load_split`.
 
     Returns:
         frames [N, T, *grid, fields] float32, the fields as in `Request.frame_fields`;
         sample_ids [N]; and the periodic axes as in `Samples`, time left out.
-
-    Raises:
-        ValueError: where the data cannot be read as asked for, or a trajectory
-            vanishes.
     """
     asked = layouts.request(_facts(dataset), settings)
     options = {"num": settings[f"num_{split}"], "stride": settings["stride"]}
