@@ -162,8 +162,9 @@ def test_every_model_has_settings_here():
 
 @pytest.mark.parametrize("name", DATA_CONFIGS)
 def test_every_data_set_has_models_that_take_it(name):
-    steps = {"steps": (-1,)} if name in ("heat", "helmholtz_sweep") else {}
-    if name == "burgers" or name.startswith("ns_"):  # trajectories
+    last = ("burgers_script", "heat", "helmholtz_sweep")
+    steps = {"steps": (-1,)} if name in last else {}
+    if name.startswith("ns_"):  # trajectories
         steps = {"window": (2, 3), "window_layout": "channels"}
     layout = described(name, **steps)
     assert fitting(layout)
