@@ -9,8 +9,8 @@ keep 88 to 92 % of the vorticity. They are trajectories of the discrete equation
     uv run -m datagen generate --config configs/data/ns_kolmogorov.py \
         --out data/ns_kolmogorov
 
-Variants: `:small` (viscosity 1e-2, 128 x 128 points, 1 % off a finer grid in the last of
-51 frames), `:quick` (viscosity 5e-2, 24 x 24 points).
+Variants: `:small` (viscosity 1e-2, 128 x 128 points, 1 % off a finer grid in the last
+of 51 frames), `:quick` (viscosity 5e-2, 24 x 24 points).
 """
 
 import ml_collections
