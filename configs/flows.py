@@ -19,6 +19,7 @@ def trajectories(
     problem: Mapping[str, Any],
     dt: float,
     batch_size: int,
+    scheme: str = "etdrk4",
     accept: float = 1e-5,
     dtype: str = "float32",
 ) -> ml_collections.ConfigDict:
@@ -34,6 +35,7 @@ def trajectories(
         problem: settings of the problem `navier_stokes`.
         dt: largest time step.
         batch_size: samples integrated together.
+        scheme: a time stepper of `solvers.spectral`.
         accept: largest relative defect of the balance laws.
         dtype: of the stored frames.
     """
@@ -44,7 +46,7 @@ def trajectories(
         shard_size=shard_size,
         problem={"name": "navier_stokes", **problem},
         solver=common.time_stepping(
-            "etdrk4", dt=dt, batch_size=batch_size, accept=accept
+            scheme, dt=dt, batch_size=batch_size, accept=accept
         ),
         dtype=dtype,
     )
