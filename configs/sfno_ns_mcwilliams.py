@@ -31,7 +31,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "ns_mcwilliams", variant, num=NUM[variant], window=(10, 10)
     )
     config.data.window_start = 10
-    config.num_epochs = {"full": 15, "small": 30, "quick": 10}[variant]
+    config.num_epochs = {"full": 15, "small": 20, "quick": 10}[variant]
     config.model = {
         "name": "sfno",
         "in_channels": 1,

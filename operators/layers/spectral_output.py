@@ -20,8 +20,10 @@ class SpectralOutput(nnx.Module):
     with s = window / L, after L + 1 frames of zeros; the period is 2 (L + 1) s. Of the
     Fourier series in space and time the low modes c are multiplied, d = W c + delta b,
     and the series with coefficients d is evaluated at the output times by a small
-    matrix: values at a time do not depend on which other times are asked for. The layer
-    is affine in its parameters, `weights` [k1, k2, k3, in, out] and `bias` [k1, k2, k3,
+    matrix: values at a time do not depend on which other times are asked for. Its value
+    at time 0 is taken away, so that the output starts at the last frame, and its
+    constant part, which would vanish with that, grows like t / window. The layer is
+    affine in its parameters, `weights` [k1, k2, k3, in, out] and `bias` [k1, k2, k3,
     out], each with `real` and `imag`; on k3 = 0 only the Hermitian part of d counts.
 
     Args:
@@ -187,9 +189,11 @@ class SpectralOutput(nnx.Module):
         return _over_time(full.real, cosines) - _over_time(full.imag, sines)
 
     def waves(self, times):
-        """Cosines and sines [k3, T] of the modes in time, doubled for k3 > 0.
+        """Factors [k3, T] of the modes in time for the real and the imaginary part of d.
 
-        The output sums, over k3, Re d times the first less Im d times the second.
+        The output sums, over k3, Re d times the first less Im d times the second:
+        cosines and sines, doubled for k3 > 0; unless `resampled`, less their values at
+        time 0, and times / window for k3 = 0.
         """
         k3, num = self.frequencies[2], self.latent_steps + 1
         xp = np if isinstance(times, np.ndarray) else jnp
@@ -199,8 +203,13 @@ class SpectralOutput(nnx.Module):
         else:
             turns = 0.5 + times * (self.latent_steps / (self.window * 2 * num))
         angle = 2 * np.pi * xp.mod(k3[:, None] * turns[None], 1)
+        cosines, sines = xp.cos(angle), xp.sin(angle)
+        if not self.resampled:  # at time 0, half a period on, cos is 1, -1, 1, ...
+            at_start = np.where(k3 % 2 == 0, 1.0, -1.0)[:, None]
+            ramp = xp.where(k3[:, None] == 0, (times / self.window)[None], 0.0)
+            cosines = cosines - at_start + ramp
         twice = np.where(k3 == 0, 1, 2)[:, None]
-        return twice * xp.cos(angle), twice * xp.sin(angle)
+        return twice * cosines, twice * sines
 
     def with_modes(self, modes: Sequence[int], *, param_dtype=None) -> "SpectralOutput":
         """The same map with more modes, whose weights and biases are zero.
