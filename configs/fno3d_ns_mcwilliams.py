@@ -27,7 +27,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data.window_layout = "repeated"
     config.data.window_fixed = True
     config.normalizers = {"input": "pointwise", "output": "pointwise"}
-    config.num_epochs = 30 if variant == "small" else 10
+    config.num_epochs = 20 if variant == "small" else 10
     config.model = ml_collections.ConfigDict(
         {
             "name": "fno",

@@ -32,7 +32,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "ns_forced", variant, num=NUM[variant], window=(10, num_out)
     )
     config.data.window_start = {"full": 30, "small": 20, "quick": -1}[variant]
-    config.num_epochs = 30 if variant == "small" else 10
+    config.num_epochs = 20 if variant == "small" else 10
     config.model = {
         "name": "sfno",
         "in_channels": 1,
