@@ -40,7 +40,7 @@ class SpectralOutput(nnx.Module):
             way round: with `resampled` amplitudes depend on the number of times, and
             those of the bias on the number of points.
         divergence_free: removes the divergence of two channels, see `leray_projection`.
-        lengths: sides of the periodic domain, for the divergence.
+        lengths: the two sides of the periodic domain, for the divergence.
         param_dtype: dtype of the parameters.
         rngs: random streams; draws from `params`: weights from U[0, 1) / (2 in out) in
             both parts, the bias is zero.
@@ -74,6 +74,11 @@ class SpectralOutput(nnx.Module):
         if divergence_free and channels != 2:
             raise ValueError(
                 f"divergence_free needs 2 channels, the velocity, got {channels}"
+            )
+        if len(lengths) != 2 or not min(lengths) > 0:
+            raise ValueError(
+                "lengths must be the two sides of the domain, positive numbers, got "
+                f"{tuple(lengths)}"
             )
         if latent_steps + 1 < modes[2]:
             raise ValueError(
@@ -189,7 +194,7 @@ class SpectralOutput(nnx.Module):
         return _over_time(full.real, cosines) - _over_time(full.imag, sines)
 
     def waves(self, times):
-        """Factors [k3, T] of the modes in time for the real and the imaginary part of d.
+        """Factors [k3, T] of the modes in time, for the two parts of d.
 
         The output sums, over k3, Re d times the first less Im d times the second:
         cosines and sines, doubled for k3 > 0; unless `resampled`, less their values at
@@ -254,18 +259,20 @@ class SpectralOutput(nnx.Module):
 
 
 def check_times(times, window: float) -> np.ndarray | jax.Array:
-    """Returns output times [T] as an array, lists as constants.
+    """Returns output times [T] as an array, all but traced ones as constants.
 
     Raises:
-        ValueError: unless they are one line of positive numbers up to `window`.
+        ValueError: unless they are one line of positive numbers up to `window`; of
+            traced times only the shape is known.
     """
-    if isinstance(times, jax.Array):
-        if times.ndim != 1:
-            raise ValueError(f"times must have shape [T], got {times.shape}")
-        return times
-    times = np.asarray(times, float)
+    traced = isinstance(times, jax.core.Tracer)
+    times = times if traced else np.asarray(times, float)
     if times.ndim != 1 or not times.size:
-        raise ValueError(f"times must have shape [T], got {times.shape}")
+        raise ValueError(
+            f"times must have shape [T], a line of numbers, got shape {times.shape}"
+        )
+    if traced:
+        return times
     if not (times.min() > 0 and times.max() <= window * (1 + 1e-9)):
         raise ValueError(
             f"times must be positive and at most {window}, the number of output frames "

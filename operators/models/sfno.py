@@ -1,5 +1,6 @@
 """SFNO: frames of a flow to later frames, in one Fourier neural operator."""
 
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -49,7 +50,7 @@ class SFNO(nnx.Module):
             as modes per axis, and a learned map of them.
         divergence_free: output without divergence, for 2 channels; its increments are
             projected.
-        lengths: sides of the domain, for the divergence.
+        lengths: the two sides of the domain, for the divergence.
         compat: the released model: coordinates from 0 to 1 with both ends, modes that
             include the Nyquist frequency, an output series resampled over the padded
             axis of time, and its norm of the transforms.
@@ -70,6 +71,7 @@ class SFNO(nnx.Module):
     """
 
     num_axes = 3
+    continues_input = True  # the output starts at the last frame of the input
 
     def __init__(
         self,
@@ -175,7 +177,7 @@ class SFNO(nnx.Module):
             x: frames at times ..., -1, 0, as many as one likes.
             times: [T] of the output, in frames: any positive numbers up to the
                 `out_steps` of the model; None: 1, 2, ..., `out_steps`. A released model
-                (`compat`) takes their number alone.
+                (`compat`) makes 1, 2, ..., T only, as many as one likes.
             out_steps: number of output frames instead of times; None: as the model.
 
         Returns:
@@ -267,12 +269,21 @@ class SFNO(nnx.Module):
         Raises:
             ValueError: if they do not fit.
         """
-        if times is None:
-            times = np.arange(1.0, (out_steps or self.out_steps) + 1)
-        elif out_steps is not None:
+        if times is not None and out_steps is not None:
             raise ValueError("give times or out_steps, not both")
-        window = np.inf if self.output.resampled else self.out_steps
-        return check_times(times, window)
+        if times is None:
+            num = self.out_steps if out_steps is None else out_steps
+            times = np.arange(1.0, _check_count("out_steps", num) + 1)
+        if not self.output.resampled:
+            return check_times(times, self.out_steps)
+        times = check_times(times, np.inf)
+        counted = np.arange(1.0, len(times) + 1)
+        if isinstance(times, np.ndarray) and not np.array_equal(times, counted):
+            raise ValueError(
+                f"times are {times.tolist()}, but a released model (compat=True) makes "
+                "frames 1, 2, ..., T only: give out_steps, or train with compat=False"
+            )
+        return times
 
     def _check_input(self, x: jax.Array):
         check_floating("x", x)
@@ -324,6 +335,17 @@ def _moments(x: jax.Array, parts: Sequence[np.ndarray]) -> tuple[jax.Array, jax.
     variance = jnp.square(centred).mean(axes, keepdims=True) + fixed
     variance = variance + 2 * joint.mean(axes, keepdims=True)
     return mean + channels.mean(), variance
+
+
+def _check_count(name: str, value) -> int:
+    """Returns a positive whole number, of Python or NumPy, as an int."""
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+    return count
 
 
 def _check(in_channels, out_channels, modes, latent_steps, fft_norm):

@@ -54,7 +54,7 @@ class Normalizer:
         Args:
             shape: points per axis of the other grid.
         """
-        if self._everywhere or self.mean.shape[1:-1] == tuple(shape):
+        if self.everywhere or self.mean.shape[1:-1] == tuple(shape):
             return self
         mean, scale = (
             _interpolate(np.asarray(v), tuple(shape), self.periodic)
@@ -67,13 +67,13 @@ class Normalizer:
         return Normalizer(mean, np.maximum(scale, least), self.periodic)
 
     @property
-    def _everywhere(self) -> bool:
+    def everywhere(self) -> bool:
         """Whether the statistics are the same at all points."""
         return set(self.mean.shape[1:-1]) == {1}
 
     def _fit(self, statistics, x):
         fitted, found = statistics.shape[1:-1], x.shape[1:-1]
-        if len(fitted) != len(found) or not (self._everywhere or fitted == found):
+        if len(fitted) != len(found) or not (self.everywhere or fitted == found):
             fitted, found = (" x ".join(map(str, n)) for n in (fitted, found))
             raise ValueError(
                 f"the pointwise normaliser was fitted on a {fitted} grid, but the "

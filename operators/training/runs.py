@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from operator import index
 from pathlib import Path
 
 import jax
@@ -114,7 +116,9 @@ class Operator:
             points along time, the last axis of its grid.
 
         Raises:
-            ValueError: if x has the wrong rank, or the model does not take its grid.
+            ValueError: if x has the wrong rank, or the model does not take its grid or
+                an option; or for options with an output normaliser that knows the
+                frames of training only.
         """
         x = np.asarray(x, np.float32)
         channels = self.config["model"]["in_channels"]
@@ -130,10 +134,7 @@ class Operator:
             )
         grid = x.shape[1:-1]
         encode = self.input.resample(grid)
-        options = tuple(
-            (k, v if isinstance(v, int) else tuple(map(float, v)))
-            for k, v in options.items()
-        )
+        options = self._checked(options)
         parts = []
         for start in range(0, len(x), batch_size):
             batch = encode.encode(x[start : start + batch_size])
@@ -144,6 +145,28 @@ class Operator:
             decode = self.output.resample(y.shape[1:-1])
             parts.append(np.asarray(decode.decode(y))[: len(batch)])
         return np.concatenate(parts)
+
+    def _checked(self, options: Mapping) -> tuple[tuple[str, int | tuple], ...]:
+        """Options of the model as pairs that can be hashed, without those of None.
+
+        Raises:
+            ValueError: for options that the model or the normaliser does not take.
+        """
+        options = {key: value for key, value in options.items() if value is not None}
+        _, *known = inspect.signature(self.model.__call__).parameters
+        name = self.config["model"]["name"]
+        if unknown := [key for key in options if key not in known]:
+            raise ValueError(
+                f"model {name} takes no option {unknown[0]!r}; known: "
+                f"{', '.join(known) or 'none'}"
+            )
+        if options and not self.output.everywhere:
+            raise ValueError(
+                f"{', '.join(options)} cannot be given: the output normaliser of "
+                f"{self.workdir} holds statistics of each frame of training; leave it "
+                "out, or train with --config.normalizers.output=scalar"
+            )
+        return tuple((key, _hashable(key, value)) for key, value in options.items())
 
 
 def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
@@ -189,6 +212,21 @@ def load(workdir: str | Path, *, checkpoint: str = "best") -> Operator:
         info=info,
         model=model,
         **fitted,
+    )
+
+
+def _hashable(name: str, value) -> int | tuple[float, ...]:
+    """A whole number or a line of numbers, as an int or a tuple."""
+    try:
+        if np.ndim(value):
+            return tuple(map(float, value))
+        if not isinstance(value, bool):
+            return index(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{name} is {value!r}; expected a whole number, or a line of numbers such as "
+        "(0.5, 1.0)"
     )
 
 

@@ -141,9 +141,13 @@ def test_output_operator_is_its_series():
 
 
 def test_values_do_not_depend_on_the_other_times():
-    model, x = create(), draw(*FRAMES)
-    coarse, fine = apply(model, x), apply(model, x, np.arange(1, 81) / 2)
-    assert coarse.shape == (1, 9, 8, 40, 1)
+    layer = SpectralOutput(
+        1, modes=(2, 2, 3), latent_steps=4, window=40, rngs=nnx.Rngs(0)
+    )
+    v, last = draw(1, 5, 4, 4, 1), draw(1, 5, 4, 1, seed=1)
+    some, more = np.arange(1.0, 41), np.arange(1, 81) / 2
+    coarse, fine = compiled(lambda v: [layer(v, last, t) for t in (some, more)], v)
+    assert coarse.shape == (1, 5, 4, 40, 1)
     difference = np.abs(coarse - fine[:, :, :, 1::2]).max()
     assert difference < 1e-6 * np.abs(coarse).max()
 
@@ -166,9 +170,13 @@ def test_explicit_times_are_those_of_the_released_series_where_it_does_not_stret
 
 
 def test_output_starts_at_the_last_given_frame():
-    model, x = create(), draw(*FRAMES)
-    frames = apply(model, x, np.array([1e-6, 1.0]))
-    change = np.abs(frames - x[:, :, :, -1:]).max(axis=(0, 1, 2, 4))
+    layer = SpectralOutput(
+        1, modes=(2, 2, 3), latent_steps=4, window=40, rngs=nnx.Rngs(0)
+    )
+    layer.bias.real[...] = draw(3, 3, 3, 1)
+    v, last = draw(1, 5, 4, 4, 1), draw(1, 5, 4, 1, seed=1)
+    increments = compiled(lambda v: layer(v, last, np.array([1e-6, 1.0])), v)
+    change = np.abs(increments).max(axis=(0, 1, 2, 4))
     assert change[0] < 1e-3 * change[1]
 
 
@@ -192,7 +200,7 @@ def test_released_amplitudes_depend_on_the_numbers_of_frames_and_points():
 def test_head_is_affine_in_its_parameters_and_splits_the_model():
     model, x = create(), draw(*FRAMES)
     last = x[:, :, :, -1]
-    v = compiled(lambda x: model.latent(x), x)
+    v, whole = compiled(lambda x: (model.latent(x), model(x)), x)
     assert v.shape == (1, 9, 8, 5, 1)
     graph, at = nnx.split(model.output, nnx.Param)
     other = jax.tree.map(lambda p: jnp.asarray(draw(*p.shape, seed=7)), at)
@@ -203,7 +211,7 @@ def test_head_is_affine_in_its_parameters_and_splits_the_model():
 
     both = jax.tree.map(lambda p, q: 2 * p - q, at, other)
     first, second, combined = (compiled(output, p) for p in (at, other, both))
-    np.testing.assert_allclose(first, apply(model, x), atol=1e-5)
+    np.testing.assert_allclose(first, whole, atol=1e-5)
 
     expected = 2 * first - second
     scale = np.abs(expected).max()
@@ -331,6 +339,8 @@ def test_velocity_has_no_divergence():
         ({"fft_norm": "ortho"}, "known: auto, forward, backward"),
         ({"fft_norm": "backward"}, "compat=True"),
         ({"divergence_free": True}, "2 channels"),
+        ({"lengths": (1.0, -1.0)}, "two sides of the domain, positive"),
+        ({"lengths": (1.0,)}, "two sides of the domain, positive"),
         ({"coordinates": "polar"}, "known: grid, periodic, none"),
     ],
 )
@@ -348,11 +358,27 @@ def test_input_and_times_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=expected):
             model(x, times)
+    for times, expected in (((0.0, 1.0), "at most 40"), (((1.0,),), "shape")):
+        with pytest.raises(ValueError, match=expected):  # JAX arrays all the same
+            model.times(jnp.asarray(times))
     with pytest.raises(ValueError, match="not both"):
         model(x, (1.0,), out_steps=1)
+    for bad in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="out_steps must be a positive whole"):
+            model.times(out_steps=bad)
+    np.testing.assert_array_equal(model.times(out_steps=np.int64(2)), [1.0, 2.0])
     with pytest.raises(ValueError, match="time, 1"):
         model(x[..., 0])
     with pytest.raises(TypeError, match="floating-point"):
         model(x.astype(int))
     with pytest.raises(ValueError, match="last_frame"):
         model.head(x[:, :, :, :3], x[:, :, :, -1])
+
+
+def test_released_models_make_whole_frames_from_the_first_on():
+    model = shapes(**RELEASED)
+    np.testing.assert_array_equal(model.times((1, 2, 3)), [1.0, 2.0, 3.0])
+    assert len(model.times(out_steps=80)) == 80
+    for times in ((0.5, 1.0), (2.0, 3.0), jnp.array([1.0, 3.0])):
+        with pytest.raises(ValueError, match="compat=True"):
+            model.times(times)

@@ -451,6 +451,20 @@ def test_loaded_runs_pass_times_on_to_the_model(tmp_path):
     assert operator(x, out_steps=5).shape == (2, 4, 4, 5, 1)
     y = operator(x, times=(0.5, 2.0, 3.0))
     np.testing.assert_array_equal(y[1, 2, 3, :, 0], [0.5, 2, 3])
+    assert operator(x, out_steps=np.int64(3), times=None).shape == (2, 4, 4, 3, 1)
+    for options, message in (
+        ({"times": 1.5}, r"times is 1\.5; expected a whole number, or a line"),
+        ({"out_steps": True}, "out_steps is True; expected"),
+        ({"steps": 3}, "takes no option 'steps'; known: times, out_steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            operator(x, **options)
+    each = normalizers.fit("pointwise", np.arange(96.0).reshape(3, 4, 4, 2, 1))
+    operator = dataclasses.replace(operator, output=each)
+    assert operator(x).shape == (2, 4, 4, 2, 1)
+    for options in ({"times": (0.5, 1.0)}, {"out_steps": 3}):
+        with pytest.raises(ValueError, match="statistics of each frame of training"):
+            operator(x, **options)
 
 
 def test_runs_from_before_there_were_windows_go_on(tmp_path):
@@ -467,14 +481,14 @@ def test_runs_from_before_there_were_windows_go_on(tmp_path):
 @pytest.mark.parametrize("num_axes", [RARE(1), 2, RARE(3)])
 def test_strips_of_frames_and_errors_over_time_are_drawn(tmp_path, num_axes):
     grid = (7, 6, 5)[:num_axes]
-    truth = np.random.default_rng(0).standard_normal((2, 6, *grid, 1))
+    truth = np.random.default_rng(0).standard_normal((1, 6, *grid, 1))
     predictions = {"SFNO": truth + 0.1, "FNO": truth - 0.3}
     times = np.arange(6.0)
     picture = frame_figures.plot_frames(
         truth,
         predictions,
         times,
-        ["best: sample 3", "worst: sample 4"],
+        ["best: sample 3"],
         [np.arange(n) / n for n in grid],
         given=truth[:, 0, ..., 0],
         name="vorticity",
@@ -493,13 +507,13 @@ def test_strips_of_frames_and_errors_over_time_are_drawn(tmp_path, num_axes):
             assert told[-1] == f"{100 * sizes[0, -1]:.3g} %"
     else:
         assert "SFNO: prediction" in [panel.get_title() for panel in picture.axes]
-    picture.savefig(tmp_path / "s.png", dpi=30)
+    picture.savefig(tmp_path / "s.png", dpi=20)
     errors = {k: metrics.frame_errors(v, truth) for k, v in predictions.items()}
     picture = frame_figures.plot_errors(errors, times)
     (line, other) = picture.axes[0].get_lines()
     np.testing.assert_allclose(line.get_ydata(), np.median(errors["SFNO"], axis=0))
     assert (other.get_ydata() > line.get_ydata()).all()
-    picture.savefig(tmp_path / "e.png", dpi=30)
+    picture.savefig(tmp_path / "e.png", dpi=20)
 
 
 class StopAfter:
