@@ -164,7 +164,10 @@ def check_nonnegative(name: str, value: float) -> None:
     """Refuses negative numbers; what JAX traces is taken as it comes.
 
     Raises:
-        ValueError: for a negative number or NaN.
+        ValueError: for a negative number, infinity or NaN.
     """
-    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
-        raise ValueError(f"{name} is {value}; expected a number >= 0")
+    if isinstance(value, jax.core.Tracer):
+        return
+    numbers = np.asarray(value)
+    if not np.all((numbers >= 0) & (numbers < np.inf)):
+        raise ValueError(f"{name} is {value}; expected a finite number >= 0")

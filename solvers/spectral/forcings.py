@@ -1,6 +1,9 @@
 """Steady forcings of two-dimensional flows, as the curl of the force on a grid."""
 
-from collections.abc import Callable
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,19 +45,34 @@ def kolmogorov(
     return -amplitude * kappa * np.cos(kappa * grid.mesh()[1])
 
 
-FORCINGS: dict[str, Callable[..., np.ndarray]] = {
-    "diagonal_wave": diagonal_wave,
-    "kolmogorov": kolmogorov,
+# By name: the function and the axes along which its waves run.
+FORCINGS: dict[str, tuple[Callable[..., np.ndarray], tuple[int, ...]]] = {
+    "diagonal_wave": (diagonal_wave, (0, 1)),
+    "kolmogorov": (kolmogorov, (1,)),
 }
 
 
-def create(grid: PeriodicGrid, name: str, **settings: float) -> np.ndarray | None:
+def create(
+    grid: PeriodicGrid,
+    name: str,
+    *,
+    cutoffs: Sequence[int] | None = None,
+    **settings: float,
+) -> np.ndarray | None:
     """The forcing [n1, n2] of that name, float64; None for "none".
 
     `create(grid, **settings["forcing"])` is that of a data set with these settings.
 
+    Args:
+        grid: two axes.
+        name: "none" or a name in `FORCINGS`.
+        cutoffs: highest wave number per axis that the equation keeps
+            (`equation.modes.cutoffs`); None: those below half the points of the grid.
+        **settings: amplitude and wavenumber.
+
     Raises:
-        ValueError: for an unknown name, or settings that it does not have.
+        ValueError: for an unknown name, settings that it does not have, or a wave
+            number above the cutoffs.
     """
     if name == "none" and not settings:
         return None
@@ -64,11 +82,26 @@ def create(grid: PeriodicGrid, name: str, **settings: float) -> np.ndarray | Non
             f"forcing is {name!r} with the settings {[*settings]}; known: {known}; "
             "none has no settings"
         )
-    unknown = settings.keys() - {"amplitude", "wavenumber"}
-    wavenumber = settings.get("wavenumber", 1)
-    if unknown or wavenumber < 1 or int(wavenumber) != wavenumber:
+    function, axes = FORCINGS[name]
+    defaults = inspect.signature(function).parameters
+    wavenumber = settings.get("wavenumber", defaults["wavenumber"].default)
+    fits = settings.keys() <= {"amplitude", "wavenumber"}
+    fits = fits and all(map(_is_finite, settings.values()))
+    if not fits or wavenumber < 1 or int(wavenumber) != wavenumber:
         raise ValueError(
             f"forcing {name!r} has the settings {settings}; expected amplitude, a "
-            "number, and wavenumber, 1, 2, ..."
+            "finite number, and wavenumber, 1, 2, ..."
         )
-    return FORCINGS[name](grid, **settings)
+    kept = cutoffs or [(n - 1) // 2 for n in grid.shape]
+    highest = min(kept[axis] for axis in axes)
+    if wavenumber > highest:
+        raise ValueError(
+            f"forcing.wavenumber is {wavenumber}, but {highest} is the highest that "
+            f"the solver keeps on {grid.shape} points: choose at most {highest}, or "
+            "more points for the solver"
+        )
+    return function(grid, **settings)
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)

@@ -189,7 +189,7 @@ def check_shape(shape: Sequence[int], ndim: int | None) -> tuple[int, ...]:
     Raises:
         ValueError: unless they are `ndim` positive integers.
     """
-    shape = getattr(shape, "shape", shape)
+    shape = shape.shape if isinstance(shape, PeriodicGrid) else shape
     try:
         sizes = tuple(operator.index(n) for n in np.atleast_1d(np.asarray(shape)))
     except TypeError:

@@ -13,7 +13,7 @@ from solvers.spectral.equations import Equation
 from solvers.spectral.schemes import Scheme
 
 RECORDS = ("cfl", "balance")  # beside the names of an equation's budget
-MAX_STEPS = 100_000  # between two snapshots; a sample that needs more has blown up
+MAX_STEPS = 100_000  # between two snapshots; a flow that needs more has blown up
 MOST_UNMEASURED = 16  # adaptive steps between two looks at the speed
 MOST_GROWTH = 0.25  # of the CFL number between them
 

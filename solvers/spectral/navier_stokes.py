@@ -52,7 +52,9 @@ class NavierStokes2d(Equation):
         advection: "two_transform", "divergence" or "convective".
 
     Raises:
-        ValueError: for a setting out of range, or a forcing on another grid.
+        ValueError: for a setting out of range, or a forcing on another grid or not
+            finite.
+        TypeError: for a complex forcing.
 
     References:
         Canuto et al. (2007), Spectral Methods: Evolution to Complex Geometries and
@@ -80,11 +82,7 @@ class NavierStokes2d(Equation):
         object.__setattr__(self, "forcing_state", None)
         if self.forcing is not None and not callable(self.forcing):
             xp = jnp if isinstance(self.forcing, jax.Array) else np
-            if np.shape(self.forcing) != self.grid.shape:
-                raise ValueError(
-                    f"forcing must have the shape {self.grid.shape} of the grid, got "
-                    f"{np.shape(self.forcing)}"
-                )
+            _check_forcing(self.forcing, self.grid)
             state = self.modes.select(xp.fft.rfft2(self.forcing))
             object.__setattr__(self, "forcing_state", state)
 
@@ -193,6 +191,18 @@ class NavierStokes2d(Equation):
             enstrophy_rate = enstrophy_rate + total(power)
         values = jnp.stack([energy, enstrophy], axis=-1)
         return values, jnp.stack([energy_rate, enstrophy_rate], axis=-1)
+
+
+def _check_forcing(forcing, grid):
+    if np.shape(forcing) != grid.shape:
+        raise ValueError(
+            f"forcing must have the shape {grid.shape} of the grid, got "
+            f"{np.shape(forcing)}"
+        )
+    if np.iscomplexobj(forcing):
+        raise TypeError("forcing must be a real field, got complex numbers")
+    if not isinstance(forcing, jax.core.Tracer) and not np.isfinite(forcing).all():
+        raise ValueError("forcing must be finite, got NaN or infinity")
 
 
 def _two_transform(equation, w):

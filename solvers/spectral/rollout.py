@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from solvers.precision import require_x64
 from solvers.spectral import marching
 from solvers.spectral.equations import Equation
 from solvers.spectral.grid import check_shape
@@ -62,8 +63,8 @@ def rollout(
 
     Args:
         equation: see `Equation`.
-        field: [..., *grid.shape] at time `start`; its precision is that of the run.
-            Modes that the equation cuts off are removed from it.
+        field: [..., *grid.shape] at time `start`, float32 or float64; its precision is
+            that of the run. Modes that the equation cuts off are removed from it.
         times: [T] increasing, from `start` on; a first time `start` gives the initial
             field.
         scheme: a name in `STEPPERS`.
@@ -82,20 +83,25 @@ def rollout(
         allow_nonfinite: return NaN and infinity instead of raising.
 
     Raises:
-        ValueError: for settings or shapes that do not fit.
-        TypeError: unless the field is real.
+        ValueError: for settings or shapes that do not fit, or a dt that takes more
+            than `marching.MAX_STEPS` steps between two snapshots.
+        TypeError: unless the field is float32 or float64.
+        RuntimeError: for a NumPy field in float64 where JAX runs in 32 bit.
         FloatingPointError: if a snapshot is not finite; not in traced code.
     """
-    field = jnp.asarray(equation.grid.check(field))
+    field = _check_precision(equation.grid.check(field))
     equation = equation.astype(field.dtype)
     times = _check_times(times, start)
     _check_settings(equation, record, dt, cfl)
+    _check_count(times, start, dt)
     if dt is None and cfl is None:
         cfl = DEFAULT_CFL
     ndim = equation.grid.ndim
     plan = marching.Plan(
         scheme=stepper(scheme),
-        store_shape=check_shape(store_shape or equation.grid.shape, ndim),
+        store_shape=check_shape(
+            equation.grid.shape if store_shape is None else store_shape, ndim
+        ),
         record=tuple(record),
         checkpoint=checkpoint,
     )
@@ -114,6 +120,27 @@ def rollout(
     if not isinstance(steps, jax.core.Tracer):
         steps = int(steps)
     return Trajectory(fields, times, frames, steps, march.max_cfl)
+
+
+def _check_precision(field):
+    """The field as a JAX array, in its own precision."""
+    if field.dtype not in (np.float32, np.float64):
+        raise TypeError(f"field is {field.dtype}; expected float32 or float64")
+    if field.dtype == np.float64 and not isinstance(field, jax.Array):
+        require_x64("a rollout of a float64 field (.astype('float32') gives another)")
+    return jnp.asarray(field)
+
+
+def _check_count(times, start, dt):
+    if dt is None:
+        return
+    longest = float(np.diff(times, prepend=start).max())
+    if longest / dt > marching.MAX_STEPS:
+        raise ValueError(
+            f"dt is {dt}, which takes {longest / dt:.0f} steps between two snapshots; "
+            f"expected at most {marching.MAX_STEPS}: choose dt of at least "
+            f"{longest / marching.MAX_STEPS:.3g}, or more snapshots"
+        )
 
 
 def _check_times(times, start):

@@ -166,6 +166,12 @@ def test_refuses_settings_out_of_range():
         spectral.NavierStokes2d(grid, drag=np.nan)
     with pytest.raises(ValueError, match=r"forcing must have the shape \(8, 8\)"):
         spectral.NavierStokes2d(grid, forcing=np.zeros((8, 9)))
+    with pytest.raises(TypeError, match="forcing must be a real field"):
+        spectral.NavierStokes2d(grid, forcing=np.zeros((8, 8), complex))
+    with pytest.raises(ValueError, match="forcing must be finite"):
+        spectral.NavierStokes2d(grid, forcing=np.full((8, 8), np.nan))
+    with pytest.raises(ValueError, match="viscosity is inf; expected a finite number"):
+        spectral.NavierStokes2d(grid, viscosity=np.inf)
     with pytest.raises(ValueError, match="needs a grid of 2 axes"):
         spectral.NavierStokes2d(spectral.PeriodicGrid((8,), (1.0,)))
     with pytest.raises(ValueError, match="too small"):

@@ -23,6 +23,41 @@ def start(burgers):
 TIMES = [0.0, 0.1, 0.25, 0.4]
 
 
+def test_uneven_times_are_met_and_resampled_on_the_points_asked_for(burgers, start):
+    run = spectral.rollout(
+        burgers,
+        start[2:],
+        [0.0, 0.1, 0.25],
+        dt=0.011,
+        scheme="imex_euler",
+        store_shape=np.array([16]),
+    )
+    assert (run.fields.shape, run.steps) == ((1, 3, 16), 10 + 14)
+    np.testing.assert_allclose(run.fields, 0.1, rtol=1e-13)  # the constant stays
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"dt": 1e-9}, ValueError, "dt is 1e-09, which takes 150000000 steps between"),
+        ({"dtype": np.float16}, TypeError, "field is float16; expected float32 or"),
+    ],
+)
+def test_endless_runs_and_other_precisions_are_refused(
+    burgers, start, changes, error, message
+):
+    settings = {"dt": 0.1} | changes
+    field = start.astype(settings.pop("dtype", float))
+    with pytest.raises(error, match=message):
+        spectral.rollout(burgers, field, TIMES, **settings)
+
+
+def test_a_float64_field_is_refused_in_32_bit(burgers, start):
+    jax.config.update("jax_enable_x64", False)
+    with pytest.raises(RuntimeError, match=r"float64 field .* JAX runs in 32 bit"):
+        spectral.rollout(burgers, start, TIMES)
+
+
 @pytest.mark.slow
 def test_fixed_steps_meet_uneven_times_and_resample(burgers, start):
     run = spectral.rollout(
