@@ -10,6 +10,7 @@ from solvers import spectral
 
 START = np.array([0.6, -0.4, 0.9])
 DECAY = np.array([-2.0, 0.5, -1.0])
+COUNTS = {"if_rk5": (4, 16), "if_rk8": (2, 8)}  # steps whose errors give the order
 
 
 def force(u, time, xp):
@@ -28,7 +29,7 @@ def integrate(name, symbol, count, start=START):
     return jax.lax.fori_loop(0, count, lambda i, u: step(u, i / count), u)
 
 
-@pytest.mark.parametrize(("name", "counts"), [("if_rk5", (4, 16)), ("if_rk8", (2, 8))])
+@pytest.mark.parametrize(("name", "counts"), COUNTS.items())
 def test_orders_with_linear_part_and_time_dependent_force(name, counts):
     exact = scipy.integrate.solve_ivp(
         lambda t, u: DECAY * u + force(u, t, np),
