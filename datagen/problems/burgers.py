@@ -29,7 +29,7 @@ class Burgers(Settings):
     is the one the solver starts from on the stored points. Dimensionless.
 
     Attributes:
-        n: stored points.
+        n: stored points, at most `solver_n`.
         solver_n: points of the grid of the solver.
         viscosity: nu.
         alpha: exponent of the covariance, above 1/2.
@@ -68,6 +68,7 @@ class Burgers(Settings):
             object.__setattr__(self, key, points)
         initial_fields.check_positive(self, "viscosity", "first_time")
         periodic.check_resolved(self.law.num_modes, (self.solver_n,))
+        periodic.check_stored((self.n,), (self.solver_n,))
         _ = self.steps
 
     @functools.cached_property
@@ -138,7 +139,10 @@ class Burgers(Settings):
             equation, samples, self.steps, stepping, (self.n,)
         )
         modes = np.stack([sample["modes"] for sample in samples])
-        initial = initial_fields.fourier_series(modes, (self.n,))
+        # By way of the solver's grid, as the frames: where num_modes is n / 2, both
+        # truncations treat that mode alike.
+        start = initial_fields.fourier_series(modes, (self.solver_n,))
+        initial = equation.grid.resample(start, (self.n,))
         fields = {"solution": frames, "initial": initial}
         return periodic.evolution(equation, fields, quality, stepping)
 

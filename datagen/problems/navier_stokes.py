@@ -60,12 +60,14 @@ class NavierStokes(Settings):
     `spectrum_tail` shows whether the grid resolves the flow.
 
     Attributes:
-        n: points per axis of the stored frames, one number or two.
+        n: points per axis of the stored frames, at most `solver_n`, one number or two.
         solver_n: points per axis of the grid of the solver, one number or two.
-        lengths: periods (L1, L2) along x and y.
+        lengths: periods (L1, L2) along x and y; with one number of points the spacing
+            differs where they differ.
         viscosity: nu.
         drag: mu, in 1 / time.
-        forcing: name and settings, see `solvers.spectral.forcings`.
+        forcing: name and settings, see `solvers.spectral.forcings`; the solver has to
+            keep its wave number.
         initial: name and settings of the law of w at time zero: "gaussian" (alpha, tau,
             scaling: see `datagen.initial_fields.fno_sigma`), "mcwilliams"
             (peak_wavenumber, tau, density), "filtered_velocity" (peak_wavenumber,
@@ -74,8 +76,8 @@ class NavierStokes(Settings):
         first_time: time of the first stored frame, zero or more.
         frame_spacing: time between frames.
         num_frames: stored frames.
-        dealias: "two_thirds"; "legacy" for the scheme "legacy_fno", with advection in
-            convective form.
+        dealias: "two_thirds", which keeps modes below a third of `solver_n`; "legacy"
+            for the scheme "legacy_fno", with advection in convective form; "none".
 
     Raises:
         ValueError: if a setting is unknown or out of range.
@@ -109,13 +111,18 @@ class NavierStokes(Settings):
         for key in ("n", "solver_n"):
             shape = periodic.as_shape(key, getattr(self, key), 2)
             object.__setattr__(self, key, shape)
-        object.__setattr__(self, "lengths", tuple(map(float, self.lengths)))
+        lengths = tuple(np.atleast_1d(self.lengths).tolist())
+        if len(lengths) != 2 or not all(0 < length < np.inf for length in lengths):
+            raise ValueError(
+                f"lengths are {self.lengths}; expected two positive periods, (L1, L2)"
+            )
+        object.__setattr__(self, "lengths", tuple(map(float, lengths)))
         initial_fields.check_positive(self, "viscosity")
         if not 0 <= self.drag < np.inf:
             raise ValueError(f"drag is {self.drag}; expected zero or more")
         law = self.law  # checks its settings and the domain
-        if self.dealias == "two_thirds":
-            periodic.check_resolved(law.num_modes, self.solver_n)
+        periodic.check_resolved(law.num_modes, self.solver_n, self.dealias)
+        periodic.check_stored(self.n, self.solver_n)
         _ = self.steps
         self.equation_on(self.solver_n)
 
@@ -208,13 +215,15 @@ class NavierStokes(Settings):
         """The equation on a grid of this shape, a `solvers.spectral.NavierStokes2d`."""
         from solvers import spectral
         from solvers.spectral import forcings
+        from solvers.spectral.equations import dealiased_modes
 
         grid = spectral.PeriodicGrid(tuple(shape), self.lengths)
+        cutoffs = dealiased_modes(grid, self.dealias).cutoffs
         return spectral.NavierStokes2d(
             grid,
             viscosity=self.viscosity,
             drag=self.drag,
-            forcing=forcings.create(grid, **self.forcing),
+            forcing=forcings.create(grid, cutoffs=cutoffs, **self.forcing),
             dealias=self.dealias,
             advection="convective" if self.dealias == "legacy" else "two_transform",
         )

@@ -13,6 +13,7 @@ from datagen.problems.base import Boundary, Evolution, Sample, TimeStepping
 
 CHUNK = 10  # frames, about, held on the grid of the solver at once
 TAIL = 0.9  # modes beyond this share of the highest one show a lack of resolution
+RESOLVED = 1e-2  # largest `spectrum_tail` of a flow that its grid resolves
 
 
 def quality_columns(integrals: Sequence[str]) -> dict[str, str]:
@@ -84,18 +85,49 @@ def check_scheme(equation, stepping: TimeStepping) -> None:
     Raises:
         ValueError: naming the scheme and another one.
     """
+    import jax
+
     from solvers import spectral
 
-    spectral.stepper(stepping.scheme)(equation, stepping.dt or 1.0)
+    def build():
+        spectral.stepper(stepping.scheme)(equation, stepping.dt or 1.0)
+
+    jax.eval_shape(build)  # its coefficients are not needed yet
 
 
-def check_resolved(num_modes: int, solver_shape: Sequence[int]) -> None:
+def check_stored(shape: Sequence[int], solver_shape: Sequence[int]) -> None:
+    """Refuses to store more points than the solver has: they would hold no more.
+
+    Raises:
+        ValueError: naming the points.
+    """
+    if any(n > m for n, m in zip(shape, solver_shape, strict=True)):
+        raise ValueError(
+            f"n is {_points(shape)}, but solver_n is {_points(solver_shape)}; expected "
+            "no more stored points than points of the solver: choose a smaller n or a "
+            "larger solver_n"
+        )
+
+
+def _points(shape):
+    return " x ".join(map(str, shape if len(set(shape)) > 1 else shape[:1]))
+
+
+def check_resolved(
+    num_modes: int, solver_shape: Sequence[int], dealias: str = "two_thirds"
+) -> None:
     """Refuses initial fields whose modes the solver would cut off.
+
+    Args:
+        num_modes: highest wave number per axis.
+        solver_shape: points per axis.
+        dealias: with "two_thirds" modes below a third of the points are kept,
+            otherwise those below half.
 
     Raises:
         ValueError: naming the largest number of modes.
     """
-    highest = (min(solver_shape) - 1) // 3
+    highest = (min(solver_shape) - 1) // (3 if dealias == "two_thirds" else 2)
     if num_modes > highest:
         raise ValueError(
             f"initial.num_modes is {num_modes}, but a solver with {min(solver_shape)} "

@@ -107,6 +107,14 @@ def test_forcings_have_their_closed_form():
     expected = np.broadcast_to(-0.5 * kappa * np.cos(kappa * y), (8, 6))
     np.testing.assert_allclose(found, expected, atol=1e-14)
     assert forcings.create(grid, "none") is None
+    # Waves along y alone need points along y alone.
+    narrow = spectral.PeriodicGrid((6, 20), (1.0, 1.0))
+    found = forcings.create(narrow, "kolmogorov", wavenumber=6, cutoffs=(1, 6))
+    assert found.shape == (6, 20)
+    with pytest.raises(ValueError, match="7, but 6 is the highest"):
+        forcings.create(narrow, "kolmogorov", wavenumber=7, cutoffs=(1, 6))
+    with pytest.raises(ValueError, match="wavenumber is 3, but 2 is the highest"):
+        forcings.create(narrow, "diagonal_wave", wavenumber=3)
 
 
 def test_spectrum_tail_is_the_share_of_the_highest_modes():
@@ -133,13 +141,19 @@ def test_chunks_are_alike_where_they_can_be(intervals, size):
         ({"drag": -1.0}, "drag is -1.0"),
         ({"forcing": {"name": "wind"}}, "known: none, diagonal_wave, kolmogorov"),
         ({"forcing": WAVE | {"wavenumber": 0}}, "wavenumber, 1, 2"),
+        ({"forcing": WAVE | {"wavenumber": 6}}, "wavenumber is 6, but 5 is the highe"),
+        ({"forcing": WAVE | {"amplitude": np.nan}}, "expected amplitude, a finite"),
+        ({"forcing": WAVE | {"amplitude": "1"}}, "expected amplitude, a finite"),
+        ({"n": 18}, "n is 18, but solver_n is 16; expected no more stored points"),
+        ({"dealias": "none", "initial": VORTICES | {"num_modes": 8}}, "keeps 7 modes"),
         ({"initial": {"name": "rest"}}, "known: gaussian, mcwilliams"),
         ({"initial": VORTICES | {"tau": 1.0}}, "has counts, num_modes"),
         ({"initial": VORTICES | {"num_modes": 6}}, "keeps 5 modes: choose at most 5"),
         ({"frame_spacing": 0.0}, "frame_spacing is 0.0"),
         ({"first_time": -1.0}, "first_time is -1.0"),
         ({"num_frames": 0}, "num_frames is 0"),
-        ({"lengths": (1.0, 0.0)}, "positive periods"),
+        ({"lengths": (1.0, 0.0)}, "two positive periods"),
+        ({"lengths": 1.0}, "lengths are 1.0; expected two positive periods"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changes, message):
@@ -168,7 +182,7 @@ def test_every_variant_describes_a_problem(name):
         assert len(problem.steps) == config.problem.num_frames
         if variant in flows.FINE:
             assert config.splits.train == config.splits.valid == 0
-            assert problem.n == problem.solver_n
+            assert problem.n <= problem.solver_n
             assert config.storage.dtype == "float64"
             coarse = load(name, variant.replace("fine", "").rstrip("_") or "full")
             assert coarse.seed != config.seed
