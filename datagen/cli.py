@@ -183,6 +183,7 @@ def generate(plan: Plan, stop: StopFlag, num_workers: int = 1) -> int:
     from datagen import verify
     from datagen.finalize import finalize, is_finalized
     from datagen.progress import fallback_words, measure, megabytes
+    from datagen.status import unresolved
     from datagen.storage import read
 
     if not (finished := is_finalized(plan)):
@@ -201,6 +202,8 @@ def generate(plan: Plan, stop: StopFlag, num_workers: int = 1) -> int:
         f"{dataset.manifest['true_residual']['max']:.1e}"
         + (f", {fallbacks}" if fallbacks else "")
     )
+    if warning := unresolved(dataset.manifest):
+        print(f"datagen: warning: {warning}", file=sys.stderr)
     return _quarantine_code(plan)
 
 

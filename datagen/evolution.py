@@ -43,7 +43,8 @@ def resolve(
     Returns:
         What `datagen.methods.resolve` returns for linear systems: the method is the
         scheme, the tolerances are the accepted defect, and settings holds dt and cfl
-        (left out where they decide nothing), dtype, batch_size (no larger than a
+        (left out where they decide nothing; dt at most the interval between frames),
+        dtype, batch_size (no larger than a
         shard) and halvings.
 
     Raises:
@@ -105,7 +106,26 @@ def resolve(
             check(stepping(resolved))
         except ValueError as error:
             raise MethodError(f"config.solver: {error}") from error
+    if "dt" in settings:
+        settings["dt"] = _largest_step(settings["dt"], problem.steps)
     return resolved
+
+
+def _largest_step(dt: float, steps: np.ndarray) -> float:
+    """The dt asked for, but no longer than the intervals between frames.
+
+    Those bound the step anyway: half of a longer dt could be the same step again.
+    """
+    from solvers.spectral.marching import MAX_STEPS
+
+    longest = float(np.diff(steps).max() if len(steps) > 1 else steps[0])
+    if longest / dt > MAX_STEPS:
+        raise MethodError(
+            f"config.solver.dt is {dt}, which takes {longest / dt:.0f} steps between "
+            f"frames; expected at most {MAX_STEPS}: choose dt of at least "
+            f"{longest / MAX_STEPS:.3g}"
+        )
+    return min(dt, longest) if longest > 0 else dt
 
 
 def _check_columns(columns: Mapping[str, str]) -> None:

@@ -79,19 +79,22 @@ def explain(
         A report that JSON can hold: what was measured and rows, the planned one first
         and the reference second. Rows hold scheme, factor (of the planned step), dt,
         cfl and either `refused`, a sentence, or steps, transforms, defect, seconds (per
-        sample), compile_seconds (0 where there was no time to measure twice) and, where
-        there is a reference, the errors `first` and `last`.
+        sample), compile_seconds, warm (False where there was no time to measure twice:
+        then the seconds include compilation) and, where there is a reference, the
+        errors `first` and `last`.
     """
     problem = plan.problem()
     ids = plan.order[:num].tolist()
     rngs = (sample_rng(plan.config["seed"], i, evolution.STREAM) for i in ids)
     samples = [problem.sample(rng) for rng in rngs]
     runs = [Run(*attempt) for attempt in _attempts(evolution.stepping(plan.solver))]
+    for run in runs:
+        run.check(problem)
     end = time.perf_counter() + seconds
     for again in (False, True):
         for run in runs:
             poll()
-            if again and (run.refused or len(run.seconds) > 1):
+            if run.refused or (again and len(run.seconds) > 1):
                 continue
             if time.perf_counter() < end or (run is runs[0] and not again):
                 run.measure(problem, samples, PART * seconds)
@@ -129,11 +132,17 @@ class Run:
     found: dict[str, float] = dataclasses.field(default_factory=dict)
     frames: np.ndarray | None = None
 
-    def measure(self, problem, samples: list[Any], limit: float) -> None:
-        """Integrates once and, where that takes no longer than `limit`, twice."""
+    def check(self, problem) -> None:
+        """Finds out whether the scheme takes the problem at all."""
         try:
             if check := getattr(problem, "check", None):
                 check(self.step)
+        except ValueError as error:
+            self.refused = " ".join(str(error).split())
+
+    def measure(self, problem, samples: list[Any], limit: float) -> None:
+        """Integrates once and, where that takes no longer than `limit`, twice."""
+        try:
             self._integrate(problem, samples)
             if len(self.seconds) == 1 and self.seconds[0] < limit:
                 self._integrate(problem, samples)
@@ -166,6 +175,7 @@ class Run:
         num, seconds = len(self.frames), min(self.seconds)
         row |= self.found | {"seconds": seconds / num}
         row["compile_seconds"] = self.seconds[0] - seconds
+        row["warm"] = len(self.seconds) > 1
         if reference is None or self.factor == REFERENCE:
             return row
         return row | _errors(self.frames, reference)
@@ -206,7 +216,9 @@ def table(report: Mapping[str, Any]) -> str:
             continue
         errors = [f"{row[k]:.1e}" if k in row else "-" for k in ("first", "last")]
         notes = ["reference"] if row["factor"] == REFERENCE else []
-        if row["compile_seconds"] > 0.1:
+        if not row["warm"]:
+            notes.append("time includes compilation")
+        elif row["compile_seconds"] > 0.1:
             notes.append(f"compiled in {row['compile_seconds']:.1f} s")
         line = ("*" if i == 0 else "") + row["scheme"], _step(row), *errors
         line += (
@@ -240,8 +252,8 @@ def _step(row: Mapping[str, Any]) -> str:
 
 
 def drawable(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Rows with an error and a time."""
-    return [row for row in report["rows"] if row.get("first", 0) > 0]
+    """Rows with an error and a time that does not include compilation."""
+    return [r for r in report["rows"] if r.get("first", 0) > 0 and r["warm"]]
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:

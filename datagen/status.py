@@ -1,14 +1,17 @@
-"""How far a data set is, from its ledger alone."""
+"""How far a data set is, from its ledger, and whether the flows in it are resolved."""
 
 import calendar
 import collections
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from datagen.finalize import is_finalized
 from datagen.ladder import RUNG_NAMES
 from datagen.plan import Plan
+from datagen.problems.periodic import RESOLVED
 from datagen.progress import duration, fallback_words, megabytes
-from datagen.storage import ledger
+from datagen.storage import ledger, read
 
 NUM_RECENT = 10  # commits that the rate is taken from
 
@@ -42,6 +45,8 @@ def describe(plan: Plan) -> str:
         if plan.evolves:
             words = "defect    {:.2e} at most, of the balance laws, relative"
         lines.append(words.format(worst))
+        if finished and (warning := unresolved(read.read_manifest(plan.root))):
+            lines.append(f"warning   {warning}")
     if (costs := _costs(records)) is not None:
         lines.append(
             "cost      {:.1f} core-ms per sample, {:.1f} in solvers".format(*costs)
@@ -51,6 +56,18 @@ def describe(plan: Plan) -> str:
         left = duration((plan.num_samples - done) / rate) if rate else "unknown"
         lines.append(f"rate      {rate:.1f} samples/s, {left} left once it runs")
     return "\n".join(lines)
+
+
+def unresolved(manifest: Mapping[str, Any]) -> str:
+    """A sentence if the grid of the solver does not resolve the flows, else ""."""
+    tail = manifest.get("quality", {}).get("spectrum_tail", {})
+    if not tail.get("max", 0.0) > RESOLVED:
+        return ""
+    return (
+        f"spectrum_tail is up to {tail['max']:.1e} (median {tail['q50']:.1e}), but a "
+        f"grid that resolves the flow leaves at most {RESOLVED:g} in its highest "
+        "modes: choose a larger --config.problem.solver_n"
+    )
 
 
 def _rungs(records: list[dict]) -> dict[str, int]:

@@ -293,6 +293,13 @@ def test_halving_ends_after_so_many_attempts():
     assert (stepping.dt, stepping.cfl) == (None, 0.25)
 
 
+def test_half_of_a_step_beyond_the_frames_is_another_step(monkeypatch):
+    monkeypatch.setattr(Decay, "check", lambda self, stepping: None)
+    plan = make_plan(config(dt=4.0, accept=1e-5), None)
+    solve(plan, [0])
+    assert [dt for _, dt in CALLS] == [0.5, 0.25]
+
+
 def test_rejected_samples_end_in_quarantine(config_file, tmp_path, capsys):
     root = tmp_path / "bad"
     command = ["generate", "--config", config_file, "--out", str(root)]
@@ -338,6 +345,7 @@ def test_lack_of_memory_ends_the_run(monkeypatch):
         ({"dt": 0.0}, "neither dt nor cfl"),
         ({"dt": -0.1}, "solver.dt is -0.1"),
         ({"dt": 0.6}, "config.solver: dt is 0.6; expected at most 0.5"),
+        ({"dt": 1e-6}, "dt is 1e-06, which takes 500000 steps between frames"),
         ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
         ({"accept": 0.0}, "accept is 0.0, expected above 0"),
         ({"dtype": "float16"}, "dtype is 'float16'"),
@@ -447,7 +455,10 @@ def test_explain_says_what_it_could_not_measure(config_file, tmp_path, capsys):
     assert main(command) == 0
     assert "imex_cn x 2: dt is 0.8; expected at most 0.5" in capsys.readouterr().out
     assert main([*command, "--seconds", "1e-9"]) == 0
-    assert "not begun after 1e-09 s" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not begun after 1e-09 s" in out
+    assert "imex_cn x 2: dt is 0.8; expected at most 0.5" in out  # time or not
+    assert "time includes compilation" in out
     assert main([*command, "--num", "11"]) == 2
     assert "--num is 11; expected 1 to 10" in capsys.readouterr().err
 
