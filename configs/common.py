@@ -54,7 +54,8 @@ def time_stepping(
     Args:
         scheme: a name in `solvers.spectral.STEPPERS`.
         batch_size: samples integrated together; decides speed and memory, and the last
-            bits of the data.
+            bits of the data. With cfl the fastest sample sets the steps of its batch:
+            then the others change a trajectory by the error in time.
         **changes: other values than these; dt or cfl must be given.
 
     Raises:
@@ -65,7 +66,9 @@ def time_stepping(
             "scheme": scheme,
             "dt": 0.0,  # largest time step; 0: as cfl allows
             "cfl": 0.0,  # largest u_max dt / spacing; 0: dt alone decides
-            "dtype": "float64",  # of the integration; "float32" is faster
+            # Of the integration. "float32" is faster; rounding alone then makes a
+            # defect of some 1e-6: mind `accept`.
+            "dtype": "float64",
             "batch_size": batch_size,
             "accept": 1e-5,  # largest relative defect of the balance laws
             "halvings": 1,  # attempts with half the step before quarantine
