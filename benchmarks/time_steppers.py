@@ -20,6 +20,7 @@ from solvers import spectral
 SCHEMES = [name for name in spectral.STEPPERS if name != "legacy_fno"]
 STEPS = (20, 40, 80)
 BEST = "etdrk4_krogstad"
+ROUNDING = 1e-12  # errors below it have no order
 
 
 def flow(n: int, viscosity: float):
@@ -41,6 +42,11 @@ def waves(n: int):
 def relative(field, exact) -> float:
     """Relative L2 difference."""
     return float(np.linalg.norm(field - exact) / np.linalg.norm(exact))
+
+
+def order(previous: float, error: float) -> float:
+    """Observed order between a step and its half; NaN where rounding decides."""
+    return math.log2(previous / error) if error > ROUNDING else math.nan
 
 
 def scheme_rows(problem: str, equation, field, end: float, schemes) -> list[dict]:
@@ -66,7 +72,7 @@ def scheme_rows(problem: str, equation, field, end: float, schemes) -> list[dict
                 "steps": steps,
                 "transforms": steps * spectral.transforms_per_step(scheme, equation),
                 "error": error,
-                "order": math.log2(previous / error),
+                "order": order(previous, error),
                 "balance": defect,
             }
             rows.append(row)
