@@ -154,6 +154,7 @@ class Run:
         model = models.create(rngs=nnx.Rngs(config.seed), **config.model)
         # The model sees the data's shape before anything is computed or generated.
         checks.model_fits(model, config.model, self.layout)
+        checks.normalizers_fit(model, config.normalizers, config.model, self.layout)
         shape = (1, *self.layout.input_grid, config.model.in_channels)
         self.example = jax.ShapeDtypeStruct(shape, np.float32)
         model.eval()
@@ -209,15 +210,15 @@ class Run:
             flush=True,
         )
         if total > 3600 and name and ":" not in name:
-            print(f"a variant that takes minutes: --config {name}:small", flush=True)
+            print(f"a smaller variant: --config {name}:small", flush=True)
         return tuned
 
     def load_data(self) -> None:
         """Reads the splits, fits the normalisers, puts everything on the devices."""
         config, settings = self.config, self.config.data
         self.dataset = data.open_data(settings)
-        data.check_request(self.dataset, settings)
-        checks.loss_fits(config.loss, self.dataset)
+        checks.request_fits(self.dataset, settings)
+        checks.loss_fits(config.loss, self.dataset, self.layout, settings.stride)
         print(f"data: {self.dataset.root}, read at {self.layout.spell_grid()}")
         self.splits = device_data.load(self.dataset, config, self.layout, self.put)
 

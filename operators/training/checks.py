@@ -1,8 +1,13 @@
 """Settings and data that cannot fit together, told before any work is done."""
 
 import itertools
+import math
+from collections.abc import Mapping
 
-from operators.training import losses
+import numpy as np
+
+from datagen.storage import read
+from operators.training import data, losses
 
 
 def positive_counts(config) -> None:
@@ -23,6 +28,46 @@ def positive_counts(config) -> None:
     for key, count in counts.items():
         if count < 1:
             raise ValueError(f"config.{key} is {count}; expected at least 1")
+
+
+def request_fits(dataset, settings: Mapping) -> None:
+    """Checks the numbers of samples of all splits; warns of strides that do not fit.
+
+    Args:
+        dataset: see `data.open_data`.
+        settings: `config.data`.
+
+    Raises:
+        read.DatasetError: where a split has fewer samples than asked for.
+    """
+    for split, num in data.split_sizes(settings).items():
+        read.check_request(dataset.name, dataset.splits, split, num)
+    stride = settings["stride"]
+    periodic = {b["axis"] for b in dataset.boundaries if b["bc_type"] == "PERIODIC"}
+    intervals = {
+        axis: len(c) - (axis not in periodic) for axis, c in dataset.coordinates.items()
+    }
+    if not (lost := [axis for axis, n in intervals.items() if n % stride]):
+        return
+    common = math.gcd(*intervals.values())
+    fitting = [s for s in range(1, min(intervals.values()) + 1) if not common % s]
+    nearest = sorted(sorted(fitting, key=lambda s: abs(s - stride))[:4])
+    nearest = " or ".join(map(str, nearest))
+    shape = " x ".join(str(len(c)) for c in dataset.coordinates.values())
+    ends = [axis for axis in lost if axis not in periodic]
+    reason = (
+        f"leaves out the end of axis {', '.join(ends)} ({shape} points), where the "
+        "model then sees nothing of the domain"
+        if ends
+        else f"does not divide the period of axis {', '.join(lost)} ({shape} points), "
+        "so that the points left are not periodic"
+    )
+    keeps = "both ends" if ends else "the period"
+    print(
+        f"warning: config.data.stride is {stride}, which {reason}: "
+        f"--config.data.stride={nearest} keeps {keeps}",
+        flush=True,
+    )
 
 
 def model_fits(model, settings, layout) -> None:
@@ -59,6 +104,39 @@ def model_fits(model, settings, layout) -> None:
             f"{layout.in_channels} ({_names(layout)}) to {layout.out_channels} on "
             f"{layout.spell_grid()}: set {' '.join(values)}"
         )
+    if getattr(model, "continues_input", False):
+        _inputs_begin_with_outputs(name, layout)
+    if settings.get("divergence_free"):
+        _lengths_fit(settings, layout)
+
+
+def normalizers_fit(model, kinds: Mapping, settings, layout) -> None:
+    """Refuses normalisers that differ for a model whose output continues its input.
+
+    The last frame goes in encoded and comes out decoded, so it stays what it is only
+    if both are the same map: none, or statistics of the same frames.
+
+    Args:
+        model: the module.
+        kinds: `config.normalizers`.
+        settings: `config.model`.
+        layout: `layouts.Layout` of the data.
+
+    Raises:
+        ValueError: for other normalisers.
+    """
+    pair = (kinds["input"], kinds["output"])
+    # Windows that start anywhere are normalised by whole trajectories.
+    same = {("none", "none")} | ({("scalar", "scalar")} if layout.num_starts else set())
+    if getattr(model, "continues_input", False) and pair not in same:
+        raise ValueError(
+            f"config.normalizers are {pair[0]!r} for the input and {pair[1]!r} for the "
+            f"output, but model {settings['name']} adds its output to the last frame "
+            "given, so both must be the same: set --config.normalizers.input=none "
+            "--config.normalizers.output=none"
+            + " (or scalar for both)"
+            * bool(layout.num_starts)
+        )
 
 
 def output_fits(output, settings, layout) -> None:
@@ -84,20 +162,64 @@ def output_fits(output, settings, layout) -> None:
     )
 
 
-def loss_fits(settings, dataset) -> None:
+def loss_fits(settings, dataset, layout, stride: int = 1) -> None:
     """Raises a ValueError for a loss by Fourier series on data that are not periodic.
+
+    Also for the released loss with several fields, which it would take for times.
 
     Args:
         settings: `config.loss`.
         dataset: see `data.open_data`.
+        layout: `layouts.Layout` of the data.
+        stride: `config.data.stride`; one that does not divide the points of a periodic
+            axis leaves others, which are not periodic.
     """
-    kinds = {b["axis"]: b["bc_type"] for b in dataset.boundaries}
-    walls = [axis for axis in dataset.coordinates if kinds.get(axis) != "PERIODIC"]
-    if settings["name"] in losses.PERIODIC and walls:
+    name, axes = settings["name"], tuple(dataset.coordinates)
+    periodic = data.periodic_axes(dataset, stride, len(axes))
+    walls = [axis for axis, kept in zip(axes, periodic, strict=True) if not kept]
+    if name in losses.PERIODIC and walls:
+        at = f" at config.data.stride {stride}" if stride > 1 else ""
         raise ValueError(
-            f"loss {settings['name']} is for periodic fields, but axis "
-            f"{', '.join(walls)} of {dataset.root} is not: set "
+            f"loss {name} is for periodic fields, but axis "
+            f"{', '.join(walls)} of {dataset.root} is not{at}: set "
             "--config.loss=\"{'name': 'relative_h1'}\""
+            + ", or a stride that divides the points of the axis"
+            * (stride > 1)
+        )
+    fields = sorted({channel.partition("[")[0] for channel in layout.outputs})
+    if name == "sobolev_released" and len(fields) > 1:
+        raise ValueError(
+            f"loss {name} is for one field, but config.data.outputs are "
+            f"{', '.join(fields)}: set --config.loss=\"{{'name': 'bochner_h1'}}\""
+        )
+
+
+def _inputs_begin_with_outputs(name: str, layout) -> None:
+    """Refuses inputs whose last frame is not that of the outputs, in their order."""
+    if not layout.has_time:  # one's own arrays, whose channels have no names
+        return
+    outputs = layout.outputs
+    if layout.inputs[: len(outputs)] == outputs:
+        return
+    advice = "--config.data.window_layout=time_axis"
+    if layout.window is None or layout.window.layout == "time_axis":
+        others = (field for field in layout.inputs if field not in outputs)
+        advice = f"--config.data.inputs={_quoted((*outputs, *others))}"
+    raise ValueError(
+        f"model {name} adds its output {', '.join(outputs)} to the last frame of its "
+        f"first inputs, but these are {', '.join(layout.inputs)}: set {advice}"
+    )
+
+
+def _lengths_fit(settings, layout) -> None:
+    """Refuses sides of a periodic domain that are not those of the data."""
+    sides = [n * h for n, h in zip(layout.space, layout.spacing, strict=False)]
+    if not np.allclose(settings.get("lengths", (1.0, 1.0)), sides, rtol=1e-6):
+        told = tuple(float(f"{side:.9g}") for side in sides)
+        raise ValueError(
+            f"config.model.lengths are {settings.get('lengths', (1.0, 1.0))}, but the "
+            f"domain of the data has the sides {told}, on which the divergence "
+            f"depends: set --config.model.lengths={_quoted(told)}"
         )
 
 
@@ -125,4 +247,7 @@ def _names(layout) -> str:
 
 
 def _quoted(value) -> str:
-    return f"'{value}'" if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    mark = '"' if "'" in str(value) else "'"
+    return f"{mark}{value}{mark}"

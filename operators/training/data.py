@@ -1,7 +1,6 @@
 """From `config.data` to arrays: the one module of `operators` that opens data sets."""
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -167,38 +166,6 @@ def split_sizes(settings: Mapping) -> dict[str, int]:
     return {split: settings[f"num_{split}"] for split in ("train", "valid", "test")}
 
 
-def check_request(dataset, settings: Mapping) -> None:
-    """Checks the numbers of samples of all splits; says where a stride loses the ends.
-
-    Args:
-        dataset: see `open_data`.
-        settings: `config.data`.
-
-    Raises:
-        read.DatasetError: where a split has fewer samples than asked for.
-    """
-    for split, num in split_sizes(settings).items():
-        read.check_request(dataset.name, dataset.splits, split, num)
-    stride = settings["stride"]
-    periodic = {b["axis"] for b in dataset.boundaries if b["bc_type"] == "PERIODIC"}
-    intervals = {
-        axis: len(c) - (axis not in periodic) for axis, c in dataset.coordinates.items()
-    }
-    lost = [a for a, n in intervals.items() if n % stride and a not in periodic]
-    if lost:
-        common = math.gcd(*intervals.values())
-        fitting = [s for s in range(1, min(intervals.values()) + 1) if not common % s]
-        nearest = sorted(sorted(fitting, key=lambda s: abs(s - stride))[:4])
-        nearest = " or ".join(map(str, nearest))
-        shape = " x ".join(str(len(c)) for c in dataset.coordinates.values())
-        print(
-            f"warning: config.data.stride is {stride}, which leaves out the end of "
-            f"axis {', '.join(lost)} ({shape} points), where the model then sees "
-            f"nothing of the domain: --config.data.stride={nearest} keeps both ends",
-            flush=True,
-        )
-
-
 def tested_on(dataset, settings: Mapping) -> dict:
     """What decides which test samples a run reads and which channels they have.
 
@@ -280,7 +247,7 @@ def load_split(
         loaded.sample_ids,
         coordinates,
         num_coordinates,
-        _periodic(dataset, stride, len(coordinates)),
+        periodic_axes(dataset, stride, len(coordinates)),
     )
 
 
@@ -297,8 +264,13 @@ def load_frames(dataset, settings: Mapping, split: str) -> tuple:
     options = {"num": settings[f"num_{split}"], "stride": settings["stride"]}
     at = tuple(range(asked.window.num_frames))
     loaded, frames = _load_frames(dataset, asked, split, at, options)
-    _refuse_vanishing(dataset, frames, loaded.sample_ids)
-    periodic = _periodic(dataset, settings["stride"], len(loaded.coordinates))
+    # Every window has a target: some frames of y, one after the other.
+    window = asked.window
+    there = frames.any(axis=tuple(range(2, frames.ndim - 1)))  # [N, T, fields]
+    there = there[:, window.num_in :, list(window.outputs)].any(axis=-1)
+    targets = np.lib.stride_tricks.sliding_window_view(there, window.num_out, axis=1)
+    _refuse_vanishing(dataset, targets.any(axis=-1).all(axis=1), loaded.sample_ids)
+    periodic = periodic_axes(dataset, settings["stride"], len(loaded.coordinates))
     return frames, loaded.sample_ids, periodic
 
 
@@ -316,8 +288,14 @@ def _load_frames(dataset: read.Dataset, asked: layouts.Request, split, at, optio
     return loaded, frames
 
 
-def _periodic(dataset, stride: int, num_axes: int) -> tuple[bool, ...]:
-    """Which axes are periodic at this stride; an axis of time, the last one, is not."""
+def periodic_axes(dataset, stride: int, num_axes: int) -> tuple[bool, ...]:
+    """Which axes are periodic at this stride; an axis of time, the last one, is not.
+
+    Args:
+        dataset: see `open_data`.
+        stride: of the points; one that does not divide their number breaks the period.
+        num_axes: of the grid, that of time included.
+    """
     named = {b["axis"] for b in dataset.boundaries if b["bc_type"] == "PERIODIC"}
     periodic = [
         axis in named and len(c) % stride == 0
@@ -327,7 +305,10 @@ def _periodic(dataset, stride: int, num_axes: int) -> tuple[bool, ...]:
 
 
 def _refuse_vanishing(dataset, y: np.ndarray, sample_ids: np.ndarray) -> None:
-    """Raises a ValueError for targets y [N, *grid, c_out] that are zero everywhere."""
+    """Raises a ValueError for targets y [N, *grid, c_out] that are zero everywhere.
+
+    Or for flags y [N] of samples with a target that is not.
+    """
     zero = sample_ids[~y.any(axis=tuple(range(1, y.ndim)))].tolist()
     if zero:
         listed = ", ".join(map(str, zero[:10])) + ", ..." * (len(zero) > 10)

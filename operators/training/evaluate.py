@@ -48,7 +48,8 @@ def evaluate(
         The content of `evaluation.json`.
 
     Raises:
-        ValueError: if there is no run, checkpoint or data, or the baseline has other
+        ValueError: if there is no run, checkpoint or data, the other data have another
+            domain or other times than those of training, or the baseline has other
             test samples or was trained on other points.
     """
     folder = Path(folder)
@@ -60,6 +61,7 @@ def evaluate(
     else:
         settings, suffix = _elsewhere(settings, other_data), f"_{Path(other_data).name}"
         dataset = data.open_data(settings)
+        _check_domain(operator, dataset)
         settings["num_test"] = dataset.splits[split]
         settings[f"num_{split}"] = dataset.splits[split]
     beside = None if baseline is None else _open(baseline, dataset, settings)
@@ -68,7 +70,7 @@ def evaluate(
     size = min(16, operator.config["eval"]["batch_size"])
     prediction = operator(samples.x, batch_size=size)
     layout = data.layout(dataset, settings)
-    errors = _errors(prediction, samples, layout)
+    errors = measure(prediction, samples.y, samples, layout)
     report = {
         "model": operator.config["model"]["name"],
         "num_parameters": operator.num_parameters,
@@ -103,11 +105,18 @@ def evaluate(
     return report
 
 
-def _errors(prediction, samples, layout) -> dict:
-    """The errors of `evaluation.json`."""
+def measure(prediction, target, samples: data.Samples, layout) -> dict[str, dict]:
+    """The errors of `evaluation.json`, for windows those of frames.
+
+    Args:
+        prediction: [num, *grid, channels].
+        target: same shape, all or some of `samples.y`.
+        samples: of the grid.
+        layout: `layouts.Layout` of the data.
+    """
     if layout.window is None:
-        return metrics.evaluate_fields(prediction, samples.y, samples.spacing)
-    frames, truth = map(layout.window.frames_of, (prediction, samples.y))
+        return metrics.evaluate_fields(prediction, target, samples.spacing)
+    frames, truth = map(layout.window.frames_of, (prediction, target))
     num_axes = len(layout.space)
     periodic = all(samples.periodic[:num_axes])
     spacing = samples.spacing[:num_axes]
@@ -145,6 +154,58 @@ def _elsewhere(settings: Mapping, folder: str | Path) -> dict:
             "--config <data config> --out <folder>"
         )
     return {**settings, "config": "", "path": str(folder), "stride": 1}
+
+
+def _check_domain(operator: runs.Operator, dataset) -> None:
+    """Refuses data on another domain, or at other times, than those of the training."""
+    settings = operator.config["data"]
+    try:
+        trained = data.open_data(settings, verify=False)
+    except (DatasetError, OSError):
+        return  # the training data may be elsewhere
+    if trained.manifest_sha256 != operator.info["data_manifest_sha256"]:
+        return
+    expected, found = (_domain(d, settings) for d in (trained, dataset))
+    for what, values in expected.items():
+        if what not in found:
+            continue
+        if np.shape(found[what]) != np.shape(values) or not np.allclose(
+            found[what], values, rtol=1e-6
+        ):
+            raise ValueError(
+                f"{dataset.root} has {what} {_spell(found[what])}, but "
+                f"{operator.workdir} was trained on {_spell(values)}: give data of the "
+                "same domain and times"
+            )
+
+
+def _domain(dataset, settings: Mapping) -> dict[str, np.ndarray]:
+    """What another data set must share with that of training: sides and times."""
+    axes, layout = tuple(dataset.coordinates), data.layout(dataset, settings)
+    if layout.on_nodes:
+        return {}
+    periodic = data.periodic_axes(dataset, 1, len(axes))
+    points = dataset.coordinates.values()
+    # A periodic axis leaves out its right end.
+    sides = [
+        c[-1] - c[0] + (c[1] - c[0]) * repeats
+        for c, repeats in zip(points, periodic, strict=True)
+    ]
+    asked, times = data.tested_on(dataset, settings), np.asarray(dataset.steps, float)
+    domain = {"sides of the domain": np.array(sides)}
+    if window := layout.window:
+        frames = times[window.start : window.start + window.length]
+        return domain | {"distances of frames": np.diff(frames)}
+    if "steps" not in asked:  # one's own arrays
+        return domain
+    at = (*asked["input_steps"], *asked["steps"])
+    return domain | {f"values of {dataset.step_name}": times[list(at)]}
+
+
+def _spell(values: np.ndarray) -> str:
+    """Numbers for people, one where all are the same."""
+    alike = len(values) and np.allclose(values, values[0], rtol=1e-6)
+    return ", ".join(f"{value:.6g}" for value in (values[:1] if alike else values))
 
 
 def _open(baseline: str | Path, dataset, settings: Mapping) -> runs.Operator:

@@ -112,8 +112,8 @@ def relative_h1_spectral(prediction, target, weight: float = 1.0, cutoff: int = 
 def bochner_l2(prediction, target):
     """Relative error in L^2(0, T; L^2): all frames count the same.
 
-    What `relative_l2` is where time is an axis or the channels are times; by Parseval's
-    identity no transform is needed.
+    Another name of `relative_l2`, which is this norm where time is an axis or the
+    channels are times: by Parseval's identity no transform is needed.
 
     Args:
         prediction: [batch, *space, time, channels], or [batch, *space, channels] with
@@ -130,7 +130,7 @@ def bochner_l2(prediction, target):
 
 
 def bochner_h1(
-    prediction, target, spacing: Sequence[float], has_time: bool, alpha: float = 1.0
+    prediction, target, spacing: Sequence[float], has_time: bool, alpha: float = 0.1
 ):
     """Relative error in L^2(0, T; H^1) of periodic fields, exact by Parseval.
 
@@ -155,14 +155,17 @@ def bochner_h1(
     """
     _check(prediction, target)
     axes, lengths = _periodic_axes(target.shape, spacing, has_time)
-
-    def squared_norm(v):
-        squares = sobolev.squared_sobolev_norm(
-            v, order=1, lengths=lengths, alpha=alpha, axes=axes
-        )
-        return squares.sum(axis=tuple(range(1, squares.ndim)))
-
-    return _ratio(squared_norm(prediction - target), squared_norm(target), target)
+    # Frames and channels side by side, as if all were times.
+    shape = (*target.shape[: axes[-1] + 1], -1)
+    return sobolev.relative_bochner(
+        prediction.reshape(shape),
+        target.reshape(shape),
+        order=1,
+        lengths=lengths,
+        alpha=alpha,
+        axes=axes,
+        time_axis=-1,
+    )
 
 
 def sobolev_released(

@@ -13,6 +13,7 @@ from operators.training.losses import (
 from solvers.fourier import half_spectrum_weights, half_wavenumbers, wavenumbers
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+ALPHA = 0.1  # of `bochner_h1`, for all runs: that of the configs that train in it
 
 
 def evaluate_fields(
@@ -59,8 +60,8 @@ def evaluate_frames(
 
     Returns:
         What `evaluate_fields` returns; for periodic fields `bochner_h1` too, which is
-        exact for them; and `frames` with the `relative_l2` of each frame: `mean` and
-        `std` [T], and `quantiles`.
+        exact for them, with its `alpha`; and `frames` with the `relative_l2` of each
+        frame: `mean` and `std` [T], and `quantiles`.
     """
     prediction, target = (np.asarray(v, np.float64) for v in (prediction, target))
     per_frame = frame_errors(prediction, target)
@@ -71,8 +72,8 @@ def evaluate_frames(
     )
     errors = evaluate_fields(prediction, target, spacing)
     if periodic:
-        values = bochner_h1(prediction, target, spacing, has_time=False)
-        errors["bochner_h1"] = summarize(values)
+        values = bochner_h1(prediction, target, spacing, has_time=False, alpha=ALPHA)
+        errors["bochner_h1"] = {"alpha": ALPHA, **summarize(values)}
     quantiles = np.quantile(per_frame, QUANTILES, axis=0)
     many = len(per_frame) > 1
     errors["frames"] = {

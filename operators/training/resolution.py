@@ -35,7 +35,7 @@ from matplotlib.figure import Figure
 
 from datagen.storage.read import DatasetError
 from operators.layers import resampling
-from operators.training import data, figures, metrics, runs, workdir
+from operators.training import data, evaluate, figures, metrics, runs, workdir
 
 INPUTS = ("linear", "nearest")
 COLUMNS = ("plain", "resampled", "floor")
@@ -142,7 +142,10 @@ def measure(
     show(head(report))
     for stride in strides:
         samples = data.load_split(dataset, settings, "test", stride=stride)
-        row = {"stride": stride, **_measure_grid(operator, samples, truth, report)}
+        layout = data.layout(dataset, {**settings, "stride": stride})
+        errors_of = functools.partial(_errors, samples=samples, layout=layout)
+        row = _measure_grid(operator, samples, truth, report, errors_of)
+        row = {"stride": stride, **row}
         report["grids"].append(row)
         show(line(row, report))
     return report
@@ -195,19 +198,20 @@ def _stored_grid(dataset) -> tuple[int, ...]:
     return tuple(len(c) for c in dataset.coordinates.values())
 
 
-def _measure_grid(operator: runs.Operator, samples, truth, report: Mapping) -> dict:
+def _measure_grid(
+    operator: runs.Operator, samples, truth, report: Mapping, errors_of: Callable
+) -> dict:
     """Errors of one test grid: plain, resampled, floor; `refused` says why no plain."""
     grid, trained = samples.y.shape[1:-1], tuple(report["training_grid"])
     # Where time is an axis, x may have other times than y, which no grid changes.
     times = samples.x.shape[1 + len(report["axes"]) : -1]
-    spacing = data.spacing(samples.coordinates)
     # As many points in a batch as the evaluation of the run had.
     size = operator.config["eval"]["batch_size"] * np.prod(trained) / np.prod(grid)
     size = max(1, int(size))
     row = {"grid": list(grid), "refused": ""}
     try:
         plain = operator(samples.x, batch_size=size)
-        row["plain"] = _errors(plain, samples.y, spacing, size)
+        row["plain"] = errors_of(plain, size)
     except ValueError as reason:
         row["plain"], row["refused"] = None, str(reason)
     if grid == trained:
@@ -218,7 +222,7 @@ def _measure_grid(operator: runs.Operator, samples, truth, report: Mapping) -> d
         coarse = operator(x, batch_size=operator.config["eval"]["batch_size"])
     for name, field in (("resampled", coarse), ("floor", truth)):
         fine = resample(field, grid, report["outputs"])
-        row[name] = _errors(fine, samples.y, spacing, size)
+        row[name] = errors_of(fine, size)
     return row
 
 
@@ -247,14 +251,14 @@ def resample(fields: np.ndarray, grid: tuple[int, ...], kind: str) -> np.ndarray
     return values.astype(fields.dtype)
 
 
-def _errors(prediction, target, spacing, size: int) -> dict:
+def _errors(prediction, size: int, *, samples, layout) -> dict:
     """Summaries of the norms, computed in parts to bound the float64 copies."""
     parts = [
-        metrics.evaluate_fields(prediction[i : i + size], target[i : i + size], spacing)
-        for i in range(0, len(target), size)
+        evaluate.measure(prediction[part], samples.y[part], samples, layout)
+        for part in (slice(i, i + size) for i in range(0, len(samples.y), size))
     ]
     summaries = {}
-    for norm in parts[0]:
+    for norm in [name for name in parts[0] if name != "frames"]:
         values = np.concatenate([part[norm]["per_sample"] for part in parts])
         summaries[norm] = metrics.summarize(values)
         del summaries[norm]["per_sample"]

@@ -242,24 +242,27 @@ def test_captions_say_which_channel_and_which_step(stored):
 
 def test_samples_asked_for_and_ends_left_out_are_told_before_training(stored, capsys):
     dataset, _ = stored  # 4, 1 and 1 samples
-    data.check_request(dataset, SETTINGS)
+    checks.request_fits(dataset, SETTINGS)
     for split in ("num_train", "num_valid", "num_test"):
         for num in (0, 5):
             with pytest.raises(ValueError, match=f"in {split[4:]}, {num} were asked"):
-                data.check_request(dataset, SETTINGS | {split: num})
+                checks.request_fits(dataset, SETTINGS | {split: num})
     coordinates = {"x": np.arange(9.0), "y": np.arange(13.0)}
     walls = dataclasses.replace(dataset, coordinates=coordinates)
-    data.check_request(walls, SETTINGS | {"stride": 2})
+    checks.request_fits(walls, SETTINGS | {"stride": 2})
     assert not capsys.readouterr().out
-    data.check_request(walls, SETTINGS | {"stride": 3})
+    checks.request_fits(walls, SETTINGS | {"stride": 3})
     printed = capsys.readouterr().out
     assert "stride is 3, which leaves out the end of axis x (9 x 13 points)" in printed
     assert "--config.data.stride=1 or 2 or 4 keeps both ends" in printed
     periodic = {"x": np.arange(9.0), "y": np.arange(12.0)}
     ends = tuple({"axis": a, "bc_type": "PERIODIC"} for a in "xy")
     dataset = dataclasses.replace(dataset, coordinates=periodic, boundaries=ends)
-    data.check_request(dataset, SETTINGS | {"stride": 2})
-    assert not capsys.readouterr().out
+    for stride, warned in ((3, False), (2, True)):
+        checks.request_fits(dataset, SETTINGS | {"stride": stride})
+        printed = capsys.readouterr().out
+        assert ("does not divide the period of axis x (9 x 12" in printed) == warned
+    assert "--config.data.stride=1 or 3 keeps the period" in printed
 
 
 def test_runs_are_compared_by_the_fields_and_steps_they_resolve_to(stored):

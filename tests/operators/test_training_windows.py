@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import re
+import types
 from pathlib import Path
 
 import h5py
@@ -27,6 +29,7 @@ from operators.training import (
     metrics,
     normalizers,
     optimizers,
+    resolution,
     runs,
     sharding,
     sobolev,
@@ -393,11 +396,123 @@ def test_losses_refuse_what_they_do_not_measure(stored):
         uneven(one, one)
     with pytest.raises(ValueError, match="takes no"):
         losses.create("bochner_h1", (1.0, 1.0), has_time=True, weight=1.0)
-    checks.loss_fits({"name": "bochner_h1"}, dataset)
+    layout = layouts.layout(FACTS, SETTINGS | {"outputs": ("v",)})
+    checks.loss_fits({"name": "bochner_h1"}, dataset, layout)
     walls = dataclasses.replace(dataset, boundaries=dataset.boundaries[:1])
-    checks.loss_fits({"name": "bochner_l2"}, walls)
+    checks.loss_fits({"name": "bochner_l2"}, walls, layout)
     with pytest.raises(ValueError, match=r"axis y of .* is not"):
-        checks.loss_fits({"name": "sobolev_released"}, walls)
+        checks.loss_fits({"name": "sobolev_released"}, walls, layout)
+    checks.loss_fits({"name": "bochner_h1"}, dataset, layout, 2)
+    with pytest.raises(
+        ValueError, match=r"axis x of .* is not at config\.data\.stride 3"
+    ):
+        checks.loss_fits({"name": "bochner_h1"}, dataset, layout, 3)
+    several = layouts.layout(FACTS, SETTINGS | {"window_layout": "channels"})
+    checks.loss_fits({"name": "bochner_h1"}, dataset, several)
+    with pytest.raises(ValueError, match=r"one field, but .* are u, v"):
+        checks.loss_fits({"name": "sobolev_released"}, dataset, several)
+
+
+def test_a_model_that_continues_its_input_takes_the_outputs_first():
+    model = types.SimpleNamespace(num_axes=3, continues_input=True)
+    settings = {"name": "sfno", "in_channels": 2, "out_channels": 1}
+    for inputs, fits in (
+        (("u", "force"), True),
+        (("force", "u"), False),
+        (("force", "v"), False),
+    ):
+        asked = SETTINGS | {"inputs": inputs, "outputs": ("u",)}
+        layout = layouts.layout(FACTS, asked)
+        if fits:
+            checks.model_fits(model, settings, layout)
+            continue
+        others = tuple(name for name in inputs if name != "u")
+        wanted = re.escape(f'set --config.data.inputs="{("u", *others)}"')
+        with pytest.raises(ValueError, match=f"{wanted}$"):
+            checks.model_fits(model, settings, layout)
+    repeated = layouts.layout(FACTS, asked | {"window_layout": "repeated"})
+    settings["in_channels"] = 6
+    with pytest.raises(ValueError, match=r"set --config.data.window_layout=time_axis"):
+        checks.model_fits(model, settings, repeated)
+
+
+def test_a_model_that_continues_its_input_has_one_normaliser():
+    model = types.SimpleNamespace(continues_input=True)
+    anywhere, fixed = (
+        layouts.layout(FACTS, SETTINGS | {"window_fixed": f}) for f in (False, True)
+    )
+    settings = {"name": "sfno"}
+    for kinds, layout in ((("none",) * 2, fixed), (("scalar",) * 2, anywhere)):
+        kinds = dict(zip(("input", "output"), kinds, strict=True))
+        checks.normalizers_fit(model, kinds, settings, layout)
+    for kinds, layout in (
+        (("scalar", "none"), anywhere),
+        (("scalar", "scalar"), fixed),
+        (("pointwise", "pointwise"), fixed),
+    ):
+        kinds = dict(zip(("input", "output"), kinds, strict=True))
+        with pytest.raises(ValueError, match=r"both must be the same: set --config"):
+            checks.normalizers_fit(model, kinds, settings, layout)
+        checks.normalizers_fit(types.SimpleNamespace(), kinds, settings, layout)
+
+
+def test_sides_of_the_domain_are_those_of_the_data():
+    model = types.SimpleNamespace(num_axes=3)
+    settings = {"name": "sfno", "in_channels": 2, "out_channels": 2}
+    settings |= {"divergence_free": True, "lengths": (1.0, 1.0)}
+    layout = layouts.layout(FACTS, SETTINGS)
+    checks.model_fits(model, settings, layout)
+    with pytest.raises(ValueError, match=r"set --config.model.lengths='\(1.0, 1.0\)'"):
+        checks.model_fits(model, settings | {"lengths": (1.0, 2.0)}, layout)
+
+
+def test_windows_without_a_target_are_refused(stored, monkeypatch):
+    dataset, frames = stored
+    one = SETTINGS | {"inputs": ("u",), "outputs": ("u",)}
+    for still, refused in (((4, 5), True), ((4, 6), False), ((0, 1), False)):
+        changed = frames[..., 1:2].copy()
+        changed[3, list(still)] = 0
+        loaded = types.SimpleNamespace(sample_ids=np.arange(NUM), coordinates=(0, 0))
+        monkeypatch.setattr(data, "_load_frames", lambda *_: (loaded, changed))  # noqa: B023
+        if refused:
+            with pytest.raises(ValueError, match=r"must not vanish.*sample_ids 3\)"):
+                data.load_frames(dataset, one, "train")
+        else:
+            data.load_frames(dataset, one, "train")
+
+
+def test_data_of_another_domain_or_other_times_are_refused(stored, monkeypatch):
+    dataset, _ = stored
+    info = {"data_manifest_sha256": dataset.manifest_sha256}
+    config = {"data": SETTINGS}
+    run = types.SimpleNamespace(config=config, info=info, workdir="runs/one")
+    monkeypatch.setattr(data, "open_data", lambda *_, **__: dataset)
+    finer = {"x": np.arange(8) / 8, "y": np.arange(12) / 12}
+    evaluate._check_domain(run, dataclasses.replace(dataset, coordinates=finer))
+    longer = dataclasses.replace(dataset, coordinates=finer | {"y": np.arange(6) / 3})
+    with pytest.raises(ValueError, match=r"sides of the domain 1, 2, but .* on 1: "):
+        evaluate._check_domain(run, longer)
+    slower = dataclasses.replace(dataset, steps=2 * np.asarray(dataset.steps))
+    with pytest.raises(ValueError, match=r"distances of frames 0.5, but .* on 0.25"):
+        evaluate._check_domain(run, slower)
+    config["data"] = SETTINGS | {"window": (), "steps": (-1,)}
+    evaluate._check_domain(run, dataset)
+    with pytest.raises(ValueError, match=r"values of time 5, but .* trained on 2.5"):
+        evaluate._check_domain(run, slower)
+    info["data_manifest_sha256"] = "other"  # nobody knows what it was trained on
+    evaluate._check_domain(run, slower)
+
+
+def test_errors_over_resolution_are_those_of_the_evaluation(stored):
+    dataset, _ = stored
+    layout = data.layout(dataset, SETTINGS)
+    samples = data.load_split(dataset, SETTINGS, "test")
+    prediction = samples.y + np.cos(samples.y)
+    expected = evaluate.measure(prediction, samples.y, samples, layout)
+    found = resolution._errors(prediction, 1, samples=samples, layout=layout)
+    assert set(found) == set(expected) - {"frames"}
+    for norm, values in found.items():
+        assert values["mean"] == pytest.approx(expected[norm]["mean"], rel=1e-12)
 
 
 def test_errors_of_frames_are_those_of_each_frame():
@@ -414,7 +529,7 @@ def test_errors_of_frames_are_those_of_each_frame():
     whole /= np.linalg.norm(target.reshape(3, -1), axis=1)
     np.testing.assert_allclose(report["relative_l2"]["per_sample"], whole, rtol=1e-12)
     k1, k2 = 2 * np.pi / 4.0 * wavenumbers(8), 2 * np.pi / 1.5 * half_wavenumbers(6)
-    weights = (1 + k1[:, None] ** 2 + k2**2) * np.where(k2 % (2 * np.pi / 0.5), 2, 1)
+    weights = (0.1 + k1[:, None] ** 2 + k2**2) * np.where(k2 % (2 * np.pi / 0.5), 2, 1)
 
     def square(v):
         power = np.abs(np.fft.rfft2(v, axes=(2, 3))) ** 2
@@ -424,6 +539,7 @@ def test_errors_of_frames_are_those_of_each_frame():
     np.testing.assert_allclose(report["bochner_h1"]["per_sample"], h1, rtol=1e-12)
     walls = metrics.evaluate_frames(prediction, target, (0.5, 0.25), periodic=False)
     assert set(report) - set(walls) == {"bochner_h1"}
+    assert report["bochner_h1"]["alpha"] == 0.1
 
 
 def test_models_must_make_the_frames_that_are_wanted():
