@@ -164,7 +164,10 @@ class Quality:
         values = np.asarray(_integrals()(self.equation, fields))
         for i, name in enumerate(self.equation.budget_names):
             self.columns[f"{name}_{when}"] = values[:, i]
-        tail = spectrum_tail(np.asarray(fields), self.equation.modes.cutoffs)
+        cutoffs = self.equation.modes.cutoffs
+        if self.equation.dealias == "legacy":  # beyond, nothing is advected
+            cutoffs = tuple(n // 3 for n in self.equation.grid.shape)
+        tail = spectrum_tail(np.asarray(fields), cutoffs)
         self._largest("spectrum_tail", tail)
 
     def _largest(self, name: str, values: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 
 from configs import common, flows
 from datagen import problems
+from datagen.cli import main
 from datagen.initial_fields import fourier_series, taylor_green
 from datagen.problems import periodic
 from datagen.problems.base import TimeStepping
 from datagen.problems.navier_stokes import NavierStokes
+from datagen.status import unresolved
 from solvers import spectral
 from solvers.spectral import forcings
 
@@ -215,6 +218,38 @@ def test_published_numbers_of_the_sets():
         steps = build(config).steps
         assert len(steps) == 100
         np.testing.assert_allclose(steps, start + spacing * np.arange(100))
+
+
+@pytest.mark.slow
+def test_the_published_time_stepping_is_accepted_as_documented(tmp_path, capsys):
+    """The options of the docstring, on a set that is small and not resolved."""
+    documented = importlib.import_module("configs.data.ns_fno_1e3").__doc__
+    options = re.findall(r"--config\.(?:solver|problem)\.\w+=[\w.-]+", documented)
+    assert len(options) == 5
+    changes = {"splits.train": 2, "splits.valid": 0, "splits.test": 0}
+    changes |= {"problem.solver_n": 24, "problem.num_frames": 1, "solver.dt": 2e-3}
+    changes |= {"problem.viscosity": 1e-4, "problem.first_time": 0.5}
+    options += [f"--config.{key}={value}" for key, value in changes.items()]
+    out = ["--out", str(tmp_path / "set")]
+    config = ROOT / "configs/data/ns_fno_1e3.py"
+    assert main(["generate", "--config", f"{config}:quick", *out, *options]) == 0
+    warning = "grid that resolves the flow leaves at most 0.01 in its highest modes"
+    assert warning in capsys.readouterr().err
+    assert main(["status", *out]) == 0
+    status = capsys.readouterr().out
+    assert warning in status
+    (defect,) = re.findall(r"defect +(\S+) at most", status)
+    assert 1e-5 < float(defect) < 1e-2
+
+
+def test_only_flows_that_are_not_resolved_are_named():
+    tail = {"max": 1.5e-2, "q50": 1e-3}
+    warning = unresolved({"quality": {"spectrum_tail": tail}})
+    assert "spectrum_tail is up to 1.5e-02" in warning
+    assert "config.problem.solver_n" in warning
+    tail["max"] = 0.9e-2
+    assert unresolved({"quality": {"spectrum_tail": tail}}) == ""
+    assert unresolved({"quality": {}}) == unresolved({}) == ""
 
 
 @pytest.mark.slow
