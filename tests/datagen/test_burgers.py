@@ -35,7 +35,7 @@ def evolved():
 
     jax.config.update("jax_enable_x64", True)
     problem = Burgers(
-        n=32, solver_n=128, viscosity=0.02, alpha=2.5, tau=7.0, sigma=49.0,
+        n=32, solver_n=128, viscosity=0.05, alpha=2.5, tau=7.0, sigma=49.0,
         num_modes=16, first_time=0.2, frame_spacing=0.2, num_frames=3,
     )  # fmt: skip
     samples = [problem.sample(np.random.default_rng(i)) for i in range(3)]
@@ -47,12 +47,10 @@ def test_trajectories_agree_with_cole_hopf(evolved):
     x = problem.coordinates["x"]
     solution = evolution.fields["solution"]
     assert solution.shape == (3, 3, 32)
-    fine = problems.create("burgers", **(problem.settings | {"n": 128}))
-    solution = fine.evolve(samples, STEP).fields["solution"]  # before truncation
     for sample, trajectory in zip(samples, solution, strict=True):
         for time, found in zip(problem.steps, trajectory, strict=True):
-            exact = cole_hopf(sample["modes"], x, time, 0.02, 512)
-            np.testing.assert_allclose(found[::4], exact, atol=1e-7)
+            exact = cole_hopf(sample["modes"], x, time, 0.05, 512)
+            np.testing.assert_allclose(found, exact, atol=1e-7)
 
 
 def test_initial_field_is_that_of_the_sample_and_energy_decays(evolved):

@@ -29,7 +29,13 @@ def integrate(name, symbol, count, start=START):
     return jax.lax.fori_loop(0, count, lambda i, u: step(u, i / count), u)
 
 
-@pytest.mark.parametrize(("name", "counts"), COUNTS.items())
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        pytest.param(*item, marks=[pytest.mark.slow] * (item[0] == "if_rk8"))
+        for item in COUNTS.items()
+    ],
+)
 def test_orders_with_linear_part_and_time_dependent_force(name, counts):
     exact = scipy.integrate.solve_ivp(
         lambda t, u: DECAY * u + force(u, t, np),

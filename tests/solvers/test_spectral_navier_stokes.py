@@ -113,6 +113,7 @@ def test_forms_of_a_tendency():
     np.testing.assert_allclose(back, steady, rtol=1e-13, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_reference_flow():
     grid = spectral.PeriodicGrid((48, 48), SQUARE)
     w = reference_field(grid)

@@ -31,7 +31,10 @@ def quadratic(modes, u, v):
     return tuple(modes.fill(c) for c in modes.quadratic(*modes.to_states(u, v)))
 
 
-@pytest.mark.parametrize(("name", "batch"), [("odd", ()), ("even", (2, 1))])
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [pytest.param("odd", (), marks=pytest.mark.slow), ("even", (2, 1))],
+)
 def test_folded_products_are_those_of_plain_transforms(name, batch):
     plain, folded = both(name)
     u, v = (noise(plain.grid, *batch, seed=seed) for seed in (0, 1))
