@@ -9,7 +9,7 @@ windows of validation and test from frame 30 on, where one published figure is m
 The loss is the relative norm of L^2(0, T; H^1), alpha 0.1. That of the script is the
 same over the root of 40 (`--config.loss="{'name': 'sobolev_released'}"`): the published
 8.64e-3 in validation is 5.5 %. Not run here yet in full. `:small` (32 x 32 points, 20
-frames) takes minutes on a laptop, `:quick` (16 x 16, 10 frames) seconds.
+frames) takes about 20 minutes on two cores, `:quick` (16 x 16, 10 frames) seconds.
 
     python train.py --config configs/sfno_ns_forced.py
     python train.py --config configs/sfno_ns_forced.py:small

@@ -9,7 +9,8 @@ windows of validation and test from frame 10 on, as the paper's baseline has the
 The loss is the relative norm of L^2(0, T; H^1), alpha 0.1. That of the script is the
 same over the root of 10 (`--config.loss="{'name': 'sobolev_released'}"`): the published
 6.27e-2 in validation is 20 %. Not run here yet in full. `:small` (48 x 48 points, a
-fifth of the Reynolds number) takes minutes on a laptop, `:quick` (24 x 24) seconds.
+fifth of the Reynolds number) takes about 20 minutes on two cores, `:quick` (24 x 24)
+seconds.
 
     python train.py --config configs/sfno_ns_mcwilliams.py
     python train.py --config configs/sfno_ns_mcwilliams.py:small

@@ -130,16 +130,22 @@ def _fields(place, x, y, predictions, errors, titles, names) -> Figure:
     return figure
 
 
-def plot_curves(histories: Mapping[str, Sequence[Mapping]]) -> Figure:
+def plot_curves(
+    histories: Mapping[str, Sequence[Mapping]], losses: Sequence[str] = ()
+) -> Figure:
     """Draws loss, validation error and learning rate over the epochs.
 
     Args:
         histories: label -> records of `metrics.jsonl` that hold `epoch`, `loss`,
-            `valid_relative_l2` and `learning_rate`.
+            `valid_relative_l2` and `learning_rate`. Rates far below the largest one, to
+            which schedules fall at last, are left out of the picture.
+        losses: names of the losses that were trained, one per label or (); where all
+            are the same, the title tells it.
     """
     figure, axes = create_canvas(1, 3, size=(3.9, 3.1))
+    loss = f" {losses[0]}" if len(set(losses)) == 1 else ""
     names = {
-        "loss": "training loss (mean over the epoch)",
+        "loss": f"training loss{loss} (mean over the epoch)",
         "valid_relative_l2": "validation error, relative $L^2$",
         "learning_rate": "learning rate",
     }
@@ -152,6 +158,10 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping]]) -> Figure:
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("epoch")
         panel.set_yscale("log")
+        if key == "learning_rate":
+            rates = [r[key] for h in histories.values() for r in h if key in r]
+            floor = max(rates, default=0) / 1e4
+            panel.set_ylim(bottom=max(panel.get_ylim()[0], floor))
         log_ticks(panel, percent=key == "valid_relative_l2")
         panel.tick_params(labelsize=8)
         panel.grid(alpha=0.3)

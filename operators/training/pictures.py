@@ -45,7 +45,7 @@ def draw(
         **captions,
     )
     picture.savefig(folder / f"samples{suffix}.png", dpi=130)
-    figures.plot_curves(histories).savefig(folder / "curves.png", dpi=130)
+    _draw_curves(folder, histories, operator, baseline)
 
 
 def draw_frames(
@@ -98,7 +98,15 @@ def draw_frames(
     picture.savefig(folder / f"samples{suffix}.png", dpi=110)
     beside = frame_figures.plot_errors(errors, times, time=dataset.step_name)
     beside.savefig(folder / f"frames{suffix}.png", dpi=130)
-    figures.plot_curves(histories).savefig(folder / "curves.png", dpi=130)
+    _draw_curves(folder, histories, operator, baseline)
+
+
+def _draw_curves(folder, histories, operator, baseline) -> None:
+    """Writes `curves.png`, whose title names the loss where all have the same."""
+    runs = [operator] if baseline is None else [operator, baseline]
+    losses = [run.config["loss"]["name"] for run in runs]
+    picture = figures.plot_curves(histories, losses)
+    picture.savefig(folder / "curves.png", dpi=130)
 
 
 def captions(dataset, settings: Mapping) -> dict:

@@ -21,6 +21,7 @@ SMALL = {
         "num_scales": 2, "patches_per_axis": 2, "num_heads": 1,
     },
     "mgno": {"grid": (9,), "channels": 2, "num_layers": 1, "cycle": ((1, 0), (1, 0))},
+    "sfno": {"width": 4, "modes": (2, 2, 2), "latent_steps": 4, "out_steps": 4},
     "unet": {"num_axes": 1, "channels": 2, "num_scales": 2},
     "uno": {
         "modes": ((2,), (2,)), "fractions": (1, 1.0), "layer_channels": (2, 2),

@@ -214,13 +214,13 @@ def test_tensorboard_files_are_written(tmp_path):
 
 def test_pictures_are_drawn(tmp_path):
     rng = np.random.default_rng(0)
-    x, y = rng.random((2, 3, 9, 7, 1))
+    x, y = rng.random((2, 1, 9, 7, 1))
     predictions = {"MGNO": y + 0.1, "FNO": y - 0.2}
-    errors = {name: [0.1, 0.2, 0.3] for name in predictions}
-    picture = figures.plot_samples(x, y, predictions, errors, [5, 6, 7])
-    picture.savefig(tmp_path / "s.png")
+    errors = {name: [0.1] for name in predictions}
+    picture = figures.plot_samples(x, y, predictions, errors, [5])
+    picture.savefig(tmp_path / "s.png", dpi=20)
     history = [{"epoch": e, "loss": 1 / e, "learning_rate": 1e-3} for e in (1, 2)]
-    figures.plot_curves({"MGNO": history}).savefig(tmp_path / "c.png")
+    figures.plot_curves({"MGNO": history}).savefig(tmp_path / "c.png", dpi=20)
     for name in ("s.png", "c.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 
@@ -235,9 +235,14 @@ def test_names_and_ticks_of_pictures_are_for_people():
         {"epoch": e, "loss": 1 / e, "valid_relative_l2": 0.32 / e, "learning_rate": 0.1}
         for e in range(1, 5)
     ]
-    picture = figures.plot_curves({"U-Net": history})
+    history[-1]["learning_rate"] = 1e-9
+    picture = figures.plot_curves({"U-Net": history}, ["bochner_h1"])
     picture.canvas.draw()
-    panel = picture.axes[1]
+    loss, panel, rate = picture.axes
+    assert loss.get_title() == "training loss bochner_h1 (mean over the epoch)"
+    assert rate.get_ylim()[0] == pytest.approx(1e-5)
+    picture = figures.plot_curves({"A": history, "B": history}, ["a", "b"])
+    assert picture.axes[0].get_title() == "training loss (mean over the epoch)"
     assert {"10 %", "20 %"} <= {t.get_text() for t in panel.get_yticklabels()}
     assert not panel.get_yticklabels(minor=True)
 
