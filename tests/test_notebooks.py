@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -17,6 +19,19 @@ def test_notebooks_are_short_and_stripped(path):
     cells = json.loads(path.read_text())["cells"]
     assert len(cells) < 15
     assert not any(c.get("outputs") or c.get("execution_count") for c in cells)
+
+
+def test_the_notebook_of_the_refiner_picks_by_the_residual(tmp_path):
+    cells = json.loads(NOTEBOOKS[2].read_text())["cells"]
+    found = {"good": {"error": [2.0], "residual": [1.0]}}
+    found["lucky"] = {"error": [1.0], "residual": [2.0]}
+    (tmp_path / "refinement.json").write_text(json.dumps({"minimizers": found}))
+    frames = dict.fromkeys(("times", "truth", "model", *found), np.zeros(1))
+    np.savez(tmp_path / "refinement.npz", **frames)
+    reports = types.SimpleNamespace(table=str)
+    names = {"json": json, "np": np, "reports": reports, "WORKDIR": tmp_path}
+    exec("".join(cells[2]["source"]), names)
+    assert names["best"] == "good"
 
 
 @pytest.fixture(scope="module")
