@@ -43,10 +43,14 @@ def refinement(
     config.grid = 0  # points per axis; 0: of the data, finer where they need it
     config.time_modes = time_modes
     config.residual = {
-        "kind": "defect",  # "fd" and "one_step": without scheme and substeps
-        "scheme": "etdrk4",
-        "substeps": substeps,
-        "checkpoint": variant == "full",  # recompute the substeps: less memory
+        "kind": "defect",  # a name of one of the sections below, which it reads
+        "defect": {
+            "scheme": "etdrk4",
+            "substeps": substeps,
+            "checkpoint": variant == "full",  # recompute the substeps: less memory
+        },
+        "fd": {"order": 4},
+        "one_step": {"step": 1e-6, "blend": (0.5, 0.5)},
     }
     config.minimizers = tuple(SETTINGS)
     config.settings = settings()

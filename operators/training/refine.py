@@ -8,16 +8,21 @@ anew to make the H^-1 norm of a residual of the equation small, in float64; ever
 before it stays as it is. Writes refinement.json, refinement.png and refinement.npz (the
 trajectories) into the workdir, and prints a table: true errors before and after,
 residuals, the best approximation that the free parameters allow, wall times, and what
-it costs to solve the equation anew to the same error.
+it costs to solve the equation anew to the same error. An interrupted refinement goes
+on with the batch of trajectories that it was at.
 """
 
 import argparse
+import functools
 import json
+import os
 import platform
 import sys
+import time
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +30,11 @@ import numpy as np
 
 from configs import loading
 from datagen.storage.read import DatasetError
-from operators.training import data, runs, workdir
+from operators.training import data, interruption, runs, workdir
 from operators.training.refinement import (
     best_approximation,
     cases,
+    checks,
     minimizers,
     objective,
     reports,
@@ -41,13 +47,18 @@ from operators.training.refinement import (
 
 @runs.plain_warnings()
 def refine(
-    folder: str | Path, config: Mapping, *, show: Callable[[str], None] = print
+    folder: str | Path,
+    config: Mapping,
+    *,
+    name: str = "",
+    show: Callable[[str], None] = print,
 ) -> dict:
     """Refines test trajectories of a run and writes the three files into its folder.
 
     Args:
         folder: workdir of the trained SFNO.
         config: see `configs/refine_ns_mcwilliams.py`.
+        name: the config's name, for the record.
         show: receives lines of progress.
 
     Returns:
@@ -55,28 +66,51 @@ def refine(
 
     Raises:
         ValueError: if the run, the data or the settings do not fit.
+        OSError: if the folder cannot be written.
         RuntimeError: unless JAX is in 64-bit mode.
     """
     if not jax.config.jax_enable_x64:
         raise RuntimeError("refinement needs float64: set JAX_ENABLE_X64=1")
     folder = Path(folder)
+    checks.experiment(config)
     operator = runs.load(folder, checkpoint=config["checkpoint"])
-    widening.check_model(operator.model)
+    checks.model(operator, config)
+    checks.flows(operator.config["data"], config["data"])
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"--workdir {folder} is not writable")
+    with workdir.Lock(folder):
+        return _refine_all(folder, operator, config, name, show)
+
+
+def _refine_all(folder: Path, operator, config: Mapping, name: str, show) -> dict:
+    """Does the work of `refine` once the folder is ours alone."""
     case, facts = open_case(operator, config)
-    parts = [
-        _refine_part(operator.model, case.part(slice(i, i + size)), config, show)
-        for size in [config["batch_size"]]
-        for i in range(0, len(case.truth), size)
-    ]
+    if widening.beyond_mask(operator.model, case.equation.grid.shape):
+        show("modes of the model beyond the 2/3 mask of the grid are set to zero")
+    if left_out := set(config["minimizers"]) - set(checks.chosen(config)):
+        show(f"{', '.join(left_out)} needs the residual defect and is left out")
+    settings = workdir.plain_config(config)
+    store = reports.Parts(folder, {"config": settings, "step": operator.step, **facts})
+    size = config["batch_size"]
+    parts = []
+    for i in range(0, len(case.truth), size):
+        some = case.part(slice(i, i + size))
+        work = functools.partial(_refine_part, operator.model, some, config, show)
+        parts.append(store.part(i, work))
     report = {
         "workdir": str(folder),
         "checkpoint": config["checkpoint"],
         "step": operator.step,
+        "config_name": name,
+        "config": settings,
         **facts,
         "grid": list(case.equation.grid.shape),
         "times": case.times[case.num_in :].tolist(),
         "sample_ids": case.sample_ids.tolist(),
-        "residual": dict(config["residual"]),
+        "residual": {
+            "kind": config["residual"]["kind"],
+            **settings["residual"][config["residual"]["kind"]],
+        },
         "device": f"{jax.devices()[0].device_kind} ({platform.machine()})",
         **_merge([part[0] for part in parts]),
     }
@@ -88,6 +122,7 @@ def refine(
         name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]
     }
     _write(folder, report, {**frames, "truth": case.truth, "given": case.given}, case)
+    store.clear()
     return report
 
 
@@ -95,23 +130,17 @@ def open_case(operator: runs.Operator, config: Mapping) -> tuple[cases.Case, dic
     """The trajectories to refine, and what is recorded of them.
 
     Raises:
-        ValueError: unless the data are trajectories whose frames are as far apart as
-            those that the model was trained on, with the window inside.
+        KeyboardInterrupt: if the generation of the data was stopped.
+        ValueError: unless the data are trajectories with the window inside.
     """
     settings = config["data"]
     if not data.generate(settings, types.SimpleNamespace(requested=False)):
-        raise ValueError("the generation of the data was stopped: start again")
+        raise KeyboardInterrupt
     dataset = data.open_data(settings)
     trained = operator.config["data"]
     num_in, num_out = trained["window"]
     start, num = settings["window_start"], settings["num_test"]
     times = np.asarray(dataset.steps, float)[start : start + num_in + num_out]
-    if len(times) < num_in + num_out:
-        raise ValueError(
-            f"config.data.window_start is {start}, but {dataset.root} has "
-            f"{len(dataset.steps)} frames, and {num_in} + {num_out} are needed"
-        )
-    _check_spacing(trained, times)
     (field,) = trained["outputs"]
     frames = dataset.trajectories("test", field, num=num)
     frames = frames[:, start : start + num_in + num_out]
@@ -121,52 +150,33 @@ def open_case(operator: runs.Operator, config: Mapping) -> tuple[cases.Case, dic
     return case, {"data": str(dataset.root), "data_manifest": dataset.manifest_sha256}
 
 
-def _check_spacing(trained: Mapping, times: np.ndarray) -> None:
-    """Refuses frames that are not as far apart as those of the training."""
-    folder = data.dataset_folder(trained)
-    if not (folder / "manifest.json").exists():
-        return  # the training data may be elsewhere
-    manifest = json.loads((folder / "manifest.json").read_text())
-    expected = np.diff(manifest["steps"]["values"][:2])[0]
-    if not np.allclose(np.diff(times), expected, rtol=1e-6):
-        raise ValueError(
-            f"the frames are {np.diff(times)[0]:g} apart, but the model was trained on "
-            f"frames {expected:g} apart: choose another config.data"
-        )
-
-
 def _refine_part(model, case: cases.Case, config: Mapping, show) -> tuple[dict, dict]:
     """Report and frames [batch, T, n1, n2] by name of some of the trajectories."""
-    grid = case.equation.grid
-    wide = widening.widen(model, grid.shape, config["time_modes"])
-    frozen = widening.freeze(wide, np.moveaxis(case.given, 1, -1)[..., None])
-    graph, parameters = widening.split(wide)
-    times = np.arange(1.0, case.truth.shape[1] + 1)
-    space = trial_space.create(wide.output, times, grid)
-    residual, history = _residual(case, config["residual"])
-    parameters = widening.repeated(parameters, len(case.truth))
-    predict = jax.jit(
-        jax.vmap(lambda p, frozen: widening.predict(graph, p, frozen, times))
-    )
-    frames = predict(parameters, frozen)
-    known = objective.known(residual, frames, history, frozen)
+    began = _begin(model, case, config)
+    space, parameters, known = began.space, began.parameters, began.known
+    frames = known.frames
     report = {
         "trial_space": {
             "num_parameters": space.num_parameters,
             "num_functions": space.shape[0],
-            "modes": list(wide.output.modes),
+            "modes": list(began.modes),
         },
         "start": {"error": np.asarray(case.errors(frames))},
+        "seconds_before": began.seconds,
         "best_approximation": _best(case, frames, space),
+        "floor": resolving.floor(case),
         "anew": resolving.measure(case),
         "minimizers": {},
     }
     trajectories = {"model": frames[:, 1:]}
-    for name in config["minimizers"]:
-        settings = {**config["settings"][name]}
-        stop = minimizers.StopRule(settings.pop("maxiter"), **config["stop"])
-        minimizer = minimizers.create(
-            name, residual, space=space, graph=graph, times=times, **settings
+    for name in checks.chosen(config):
+        minimizer, stop = checks.create_minimizer(
+            config,
+            name,
+            began.residual,
+            space=space,
+            graph=began.graph,
+            times=began.times,
         )
         show(f"{name}, samples {case.sample_ids.tolist()}")
         variables = jnp.zeros((len(frames), *space.shape))
@@ -187,14 +197,48 @@ def _refine_part(model, case: cases.Case, config: Mapping, show) -> tuple[dict, 
     }
 
 
-def _residual(case: cases.Case, settings: Mapping):
-    """The residual, and the frames before the last given one where it reads them."""
-    settings, history = dict(settings), None
-    kind, times = settings.pop("kind"), case.times[case.num_in - 1 :]
-    if kind == "fd" and case.num_in > 1:
-        settings["history_times"] = tuple(case.times[: case.num_in - 1])
-        history = jnp.asarray(case.given[:, :-1])
-    return residuals.create(kind, case.equation, times, **settings), history
+class _Begun(NamedTuple):
+    """What all minimisers start from; seconds: of the forward pass and the widening."""
+
+    residual: residuals.Residual
+    known: objective.Known
+    space: trial_space.TrialSpace
+    graph: Any
+    parameters: Any
+    times: np.ndarray
+    modes: tuple[int, int, int]
+    seconds: float
+
+
+def _begin(model, case: cases.Case, config: Mapping) -> _Begun:
+    """Widens the model and predicts, timed without compilation."""
+    grid = case.equation.grid
+    given = np.moveaxis(case.given, 1, -1)[..., None]
+    times = np.arange(1.0, case.truth.shape[1] + 1)
+    wide = widening.widen(model, grid.shape, config["time_modes"])
+    graph, _ = widening.split(wide)
+    predict = jax.jit(jax.vmap(lambda p, f: widening.predict(graph, p, f, times)))
+    for _ in range(2):  # the first one compiles
+        began = time.perf_counter()
+        wide = widening.widen(model, grid.shape, config["time_modes"])
+        frozen = widening.freeze(wide, given)
+        parameters = widening.repeated(widening.split(wide)[1], len(case.truth))
+        frames = jax.block_until_ready(predict(parameters, frozen))
+        seconds = time.perf_counter() - began
+    residual = checks.create_residual(config, case.equation, case.times, case.num_in)
+    history = jnp.asarray(case.given[:, :-1])
+    if not getattr(residual, "history_times", ()):
+        history = None
+    return _Begun(
+        residual=residual,
+        known=objective.known(residual, frames, history, frozen),
+        space=trial_space.create(wide.output, times, grid),
+        graph=graph,
+        parameters=parameters,
+        times=times,
+        modes=wide.output.modes,
+        seconds=seconds,
+    )
 
 
 def _best(case: cases.Case, frames, space: trial_space.TrialSpace) -> dict:
@@ -230,21 +274,17 @@ def _result(done: minimizers.History) -> dict:
 
 def _merge(parts: list[dict]) -> dict:
     """One report of those of several batches; times add up."""
-    merged = {"trial_space": parts[0]["trial_space"]}
+    merged = {
+        "trial_space": parts[0]["trial_space"],
+        "seconds_before": sum(part["seconds_before"] for part in parts),
+        "floor": np.concatenate([part["floor"] for part in parts]).tolist(),
+    }
     for key in ("start", "best_approximation"):
         merged[key] = {
             name: np.concatenate([part[key][name] for part in parts]).tolist()
             for name in parts[0][key]
         }
-    count = min(len(part["anew"]) for part in parts)
-    merged["anew"] = [
-        {
-            "substeps": rows[0]["substeps"],
-            "error": np.concatenate([row["error"] for row in rows]).tolist(),
-            "seconds": sum(row["seconds"] for row in rows),
-        }
-        for rows in zip(*(part["anew"][:count] for part in parts), strict=True)
-    ]
+    merged["anew"] = resolving.merge([part["anew"] for part in parts])
     start = np.mean(merged["start"]["error"])
     merged["minimizers"] = {}
     for name in parts[0]["minimizers"]:
@@ -304,8 +344,11 @@ def main(argv: list[str] | None = None) -> int:
     options, rest = parser.parse_known_args(argv)
     jax.config.update("jax_enable_x64", True)
     try:
-        config, _ = loading.from_arguments(rest)
-        report = refine(options.workdir, config.to_dict())
+        config, name = loading.from_arguments(rest)
+        report = refine(options.workdir, config.to_dict(), name=name)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return interruption.EXIT_CODE
     except (ValueError, DatasetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from solvers import spectral
 from solvers.spectral import forcings
 
 BEYOND = 1e-6  # share of a field beyond the 2/3 mask that asks for a finer grid
+NEEDED = {"lengths", "viscosity", "drag", "forcing"}  # settings of the problem
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def create(
     Raises:
         ValueError: for another problem, or a grid coarser than that of the data.
     """
-    missing = {"lengths", "viscosity", "drag", "forcing"} - set(settings)
+    missing = NEEDED - set(settings)
     if missing or len(settings["lengths"]) != 2:
         raise ValueError(
             "refinement needs trajectories of the problem navier_stokes, but the data "

@@ -1,6 +1,8 @@
-"""The table and the figure of a refinement, from the content of `refinement.json`."""
+"""Files of a refinement: finished parts, and the table and figure of the report."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,16 +19,19 @@ def table(report: Mapping) -> str:
         f"  free per trajectory: {space['num_parameters']:,} numbers, "
         f"{space['num_functions']} functions of time",
         f"  best approximation in that space: error {best:.2e}",
+        f"  floor, our solver with many steps on this grid: error "
+        f"{np.mean(report['floor']):.2e}, below which nothing is claimed",
         f"  {'':16s}{'error':>10s}{'':>11s}{'residual':>10s}{'iterations':>12s}"
         f"{'s/iteration':>13s}{'s in all':>10s}{'s anew':>10s}",
         _row("model", report["start"], None),
     ]
     for name, result in report["minimizers"].items():
-        lines.append(_row(name, result, result["anew"]))
+        lines.append(_row(name, result, report["seconds_before"]))
     lines.append(
         "mean relative L2 errors over the trajectories, x: that of the model over it;\n"
-        "seconds of all trajectories, compilation left out; s anew: our solver on the\n"
-        "same grid to the same error (-: it does not reach it)"
+        "seconds of all trajectories, compilation left out, those in all with the\n"
+        "model's forward pass; s anew: our solver to the same error, on the cheapest\n"
+        "of this grid and coarser ones, in float64 or float32 (-: it does not reach it)"
     )
     return "\n".join([*lines, *verdicts(report)])
 
@@ -37,21 +42,26 @@ def verdicts(report: Mapping) -> list[str]:
     for name, result in report["minimizers"].items():
         if result["anew"] is None:
             continue
-        ratio = sum(result["seconds"]) / result["anew"]["seconds"]
+        anew = result["anew"]
+        ratio = (report["seconds_before"] + sum(result["seconds"])) / anew["seconds"]
         word = "cheaper" if ratio > 1 else "dearer"
         ratio = max(ratio, 1 / ratio)
-        lines.append(f"solving anew is {ratio:.3g} times {word} than {name}")
+        lines.append(
+            f"solving anew is {ratio:.3g} times {word} than {name} "
+            f"({_by(anew['grid'])} points, {anew['dtype']}, {anew['substeps']} steps "
+            "per frame)"
+        )
     return lines
 
 
-def _row(name: str, result: Mapping, anew: Mapping | None) -> str:
+def _row(name: str, result: Mapping, before: float | None) -> str:
     error, residual = np.mean(result["error"]), np.mean(result["residual"])
     text = f"  {name:16s}{error:10.2e}"
-    if "seconds" not in result:
+    if before is None:
         return text + f"{'':11s}{residual:10.2e}"
-    seconds = result["seconds"]
+    seconds, anew = result["seconds"], result["anew"]
     text += f"{result['reduction']:10.3g}x{residual:10.2e}{len(seconds):12d}"
-    text += f"{np.mean(seconds):13.3g}{sum(seconds):10.3g}"
+    text += f"{np.mean(seconds):13.3g}{before + sum(seconds):10.3g}"
     return text + (f"{anew['seconds']:10.3g}" if anew else f"{'-':>10s}")
 
 
@@ -66,13 +76,14 @@ def figure(report: Mapping) -> Figure:
         errors, residuals = (
             np.mean(result[key], axis=1) for key in ("errors", "residuals")
         )
-        clock = np.concatenate([[0.0], np.cumsum(result["seconds"])])
+        clock = np.cumsum([report["seconds_before"], *result["seconds"]])
         panels[0].plot(errors, **style)
         panels[1].plot(residuals, **style)
         panels[2].plot(clock, errors, **style)
     panels[0].axhline(best, color="0.4", ls="--", label="best in the trial space")
     panels[2].axhline(best, color="0.4", ls="--")
-    rows = [r for r in report["anew"] if np.isfinite(np.mean(r["error"]))]
+    panels[0].axhline(np.mean(report["floor"]), color="0.4", ls=":", label="floor")
+    rows = _frontier(report["anew"])
     panels[2].plot(
         [row["seconds"] for row in rows],
         [np.mean(row["error"]) for row in rows],
@@ -97,6 +108,56 @@ def figure(report: Mapping) -> Figure:
         handles.values(), handles.keys(), loc="outside right upper", fontsize=8
     )
     return picture
+
+
+def _frontier(rows: list[Mapping]) -> list[Mapping]:
+    """Rows that no cheaper one beats, the cheapest first."""
+    best, kept = np.inf, []
+    for row in sorted(rows, key=lambda row: row["seconds"]):
+        if np.mean(row["error"]) < best:  # false for NaN
+            best = np.mean(row["error"])
+            kept.append(row)
+    return kept
+
+
+class Parts:
+    """Finished batches of a refinement, in the folder of the run until all are done.
+
+    Args:
+        folder: of the run.
+        key: what must be the same for a part to count: config, step, data.
+    """
+
+    def __init__(self, folder: Path, key: Mapping):
+        self._folder, self._key = folder, json.dumps(key, sort_keys=True)
+
+    def part(self, index: int, work: Callable[[], tuple[dict, dict]]):
+        """Report and frames by name of one batch, from its file or from `work`."""
+        path = self._folder / f"refinement_part{index}.npz"
+        if path.exists():
+            with np.load(path) as file:
+                if str(file["key"]) == self._key:
+                    names = json.loads(str(file["names"]))
+                    report = json.loads(str(file["report"]))
+                    return report, {name: file[f"frames_{name}"] for name in names}
+        report, frames = work()
+        text = json.dumps(report, default=lambda values: np.asarray(values).tolist())
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                key=self._key,
+                report=text,
+                names=json.dumps(list(frames)),
+                **{f"frames_{name}": values for name, values in frames.items()},
+            )
+        temporary.replace(path)
+        return json.loads(text), frames
+
+    def clear(self) -> None:
+        """Removes the files of all parts."""
+        for path in self._folder.glob("refinement_part*.npz*"):
+            path.unlink()
 
 
 def _by(grid) -> str:

@@ -2,7 +2,8 @@
 
 Everything up to the latent field is frozen and computed once. The output operator gets
 all modes inside the 2/3 mask of the grid, and more waves in time if asked for; the new
-numbers are zero, so the output stays what it was.
+numbers are zero, so the output stays what it was, except where the model has modes
+beyond the mask: those the equation does not see, and they are set to zero.
 """
 
 import copy
@@ -69,7 +70,9 @@ def widened_modes(
 
 
 def widen(model, grid: tuple[int, int], time_modes: int = 0):
-    """A copy of the model with a wide float64 output operator and the same output.
+    """A copy of the model with a wide float64 output operator.
+
+    The output stays the same up to modes beyond the 2/3 mask, which are set to zero.
 
     Args:
         model: trained SFNO.
@@ -83,14 +86,42 @@ def widen(model, grid: tuple[int, int], time_modes: int = 0):
     wide = copy.deepcopy(model)
     modes = widened_modes(model.output.modes, grid, time_modes)
     wide.output = model.output.with_modes(modes, param_dtype=jnp.float64)
+    _cut(wide.output, grid)
     return wide
+
+
+def beyond_mask(model, grid: tuple[int, int]) -> bool:
+    """Whether a model has modes that `widen` sets to zero on this grid."""
+    frequencies = model.output.frequencies[:2]
+    return any(
+        np.abs(k).max() > (n - 1) // 3 for k, n in zip(frequencies, grid, strict=True)
+    )
+
+
+def _cut(output, grid: tuple[int, int]) -> None:
+    """Sets weights and biases of modes beyond the 2/3 mask to zero."""
+    kept = np.logical_and.outer(
+        *(
+            np.abs(k) <= (n - 1) // 3
+            for k, n in zip(output.frequencies[:2], grid, strict=True)
+        )
+    )
+    for name in ("weights", "bias"):
+        for part in ("real", "imag"):
+            values = getattr(getattr(output, name), part)
+            shape = kept.shape + (1,) * (values.ndim - 2)
+            values[...] = jnp.where(kept.reshape(shape), values[...], 0)
+
+
+@nnx.jit
+def _latent(model, x):
+    return model.latent(x)
 
 
 def freeze(model, x: jax.Array) -> Frozen:
     """Latent fields and last frames of inputs x [batch, n1, n2, num_in, 1]."""
     x = jnp.asarray(x, jnp.float64)
-    latent = nnx.jit(lambda model, x: model.latent(x))(model, x)
-    return Frozen(latent, x[:, :, :, -1])
+    return Frozen(_latent(model, x), x[:, :, :, -1])
 
 
 def split(model):
