@@ -109,6 +109,7 @@ def _strip(panel, first, frames, style, *, marks, spacing, title) -> None:
     image = panel.imshow(np.concatenate(parts).T, origin="lower", **style)
     panel.set_aspect(spacing[1] / spacing[0])
     places = [(n1 - 1) / 2 + i * (n1 + len(gap)) for i in range(len(frames))]
+    panel.xaxis.tick_top()  # what is said of a frame stands above it
     panel.set_xticks(places, marks, fontsize=8)
     panel.set_yticks([])
     panel.tick_params(length=0)

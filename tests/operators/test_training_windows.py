@@ -614,6 +614,7 @@ def test_strips_of_frames_and_errors_over_time_are_drawn(tmp_path, num_axes):
         assert first.get_ylabel() == "best: sample 3\nvorticity: truth"
         marks = [mark.get_text() for mark in first.get_xticklabels()]
         assert marks == ["last given", "t = 0", "t = 2", "t = 3", "t = 5"]
+        assert first.xaxis.get_ticks_position() == "top"
         image = first.get_images()[0].get_array()
         plane = truth[..., 0] if num_axes == 2 else truth[..., 2, 0]
         np.testing.assert_array_equal(image[:, -7:].T, plane[0, 5])
