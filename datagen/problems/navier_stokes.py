@@ -61,7 +61,8 @@ class NavierStokes(Settings):
 
     Attributes:
         n: points per axis of the stored frames, at most `solver_n`, one number or two.
-        solver_n: points per axis of the grid of the solver, one number or two.
+        solver_n: points per axis of the grid of the solver, one number or two; two are
+            for config files, since a flag keeps the type of the entry that it changes.
         lengths: periods (L1, L2) along x and y; with one number of points the spacing
             differs where they differ.
         viscosity: nu.

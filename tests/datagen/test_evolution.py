@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from datagen import evolution, problems, strips
+from datagen import evolution, explain_steps, problems, strips
 from datagen.cli import main
 from datagen.ladder import HALVED, PLANNED, QUARANTINE
 from datagen.plan import PlanError, load_plan, make_plan, sample_rng
@@ -461,6 +461,12 @@ def test_explain_says_what_it_could_not_measure(config_file, tmp_path, capsys):
     assert "time includes compilation" in out
     assert main([*command, "--num", "11"]) == 2
     assert "--num is 11; expected 1 to 10" in capsys.readouterr().err
+
+
+def test_rows_whose_time_includes_compilation_are_not_drawn():
+    rows = [{"first": 1e-3, "warm": warm} for warm in (True, False)]
+    rows.append({"refused": "not begun after 1 s"})
+    assert explain_steps.drawable({"rows": rows}) == rows[:1]
 
 
 def test_preview_draws_frames(config_file, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import scipy.integrate
 from test_spectral_lawson import COUNTS as LAWSON
 
+from benchmarks import time_steppers
 from solvers import spectral
 from solvers.spectral.exponential import phi
 
@@ -85,6 +86,11 @@ def test_every_registered_scheme_is_held_to_its_order():
     assert {*ORDERS, *measured_elsewhere} == {*spectral.STEPPERS}
     for name, orders in ORDERS.items():
         assert spectral.STEPPERS[name].order == orders[1], name
+
+
+def test_the_benchmark_names_no_order_of_rounding_errors():
+    assert time_steppers.order(1.6e-7, 1e-8) == pytest.approx(4)
+    assert math.isnan(time_steppers.order(3e-13, 1e-13))
 
 
 def test_phi_functions_are_accurate_to_rounding():
