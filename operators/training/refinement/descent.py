@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class Adam:
     objective: Objective
     weight_rate: float = 1e-4
     bias_rate: float = 1e-4
+    monotone: ClassVar[bool] = False
 
     @functools.cached_property
     def _optimizer(self):
@@ -62,6 +63,7 @@ class LBFGS:
     objective: Objective
     memory: int = 10
     line_searches: int = 20
+    monotone: ClassVar[bool] = False
 
     @functools.cached_property
     def _root(self):

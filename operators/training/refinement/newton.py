@@ -4,11 +4,14 @@ Both linearise the residual at the present frames, L e = r with L block bidiagon
 time. `GaussNewton` minimises the H^-1 norm of r - L e over the trial space by conjugate
 gradients; with few waves in time its error in L^2 need not be the least one.
 `LinearizedFlow` solves L e = r over all frames, one after the other, and takes the best
-approximation in L^2 of the correction: Newton's method for the error itself.
+approximation in L^2 of the correction: Newton's method for the error itself. Both halve
+a step until it lowers the residual; one that never does is returned in full, for
+`minimizers.minimize` to reject and to judge.
 """
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +38,7 @@ class GaussNewton:
     objective: Objective
     rtol: float = 0.03
     inner: int = 60
+    monotone: ClassVar[bool] = True
 
     @functools.cached_property
     def _preconditioner(self):
@@ -61,47 +65,22 @@ class GaussNewton:
             normal, -gradient, self._preconditioner, self.rtol, self.inner
         )
         now = objective.half_square(fields)
-        return self._damped(known, variables, change, now), state, num
-
-    def _damped(self, known, variables, change, now):
-        """Variables plus the largest of change, change / 2, ... that lowers `now`."""
-
-        def worse(trial):
-            halvings, value = trial
-            return ~(value < now) & (halvings < MAX_HALVINGS)
-
-        def value(halvings):
-            return self.objective.value(known, variables + change / 2.0**halvings)
-
-        def halve(trial):
-            return trial[0] + 1, value(trial[0] + 1)
-
-        first = (jnp.zeros((), int), value(0))
-        halvings, reached = jax.lax.while_loop(worse, halve, first)
-        step = jnp.where(reached < now, 1 / 2.0**halvings, 0.0)
-        return variables + step * change
+        return damped(objective, known, variables, change, now), state, num
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearizedFlow:
     """Carries the residual through the linearised flow and corrects by what arrives.
 
-    One sweep over the frames, one after the other, per step. With `coarse` the flow
-    that carries is cheaper, the residual stays what it is: the steps then converge
-    linearly, as in parareal.
+    One sweep over the frames, one after the other, per step. Over times in which the
+    flow forgets its start the corrections grow beyond all bounds: then no step helps.
 
     Attributes:
         objective: on `CoordinateFrames`, with a defect as residual.
-        coarse: defect for the same times and grid with fewer substeps; None: that of
-            the objective.
-
-    References:
-        Gander & Vandewalle (2007), SIAM J. Sci. Comput. 29(2), for parareal as Newton's
-        method with an approximate derivative.
     """
 
     objective: Objective
-    coarse: object = None
+    monotone: ClassVar[bool] = True
 
     def start(self, known: Known, variables):
         """Nothing is carried from step to step."""
@@ -113,13 +92,42 @@ class LinearizedFlow:
         The estimate, a root mean square, is of the frames before the correction.
         """
         objective = self.objective
-        fields = objective.fields(known, variables) * known.scale
+        fields = objective.fields(known, variables)
         frames = objective.frames(known, variables)
-        carrier = self.coarse or objective.residual
-        error = estimates.propagate(carrier, frames, fields)
+        error = estimates.propagate(objective.residual, frames, fields * known.scale)
         estimate = jnp.sqrt(jnp.mean(error**2))
-        change = objective.frames.space.project(error)
-        return variables - change, state, estimate
+        change = -objective.frames.space.project(error)
+        now = objective.half_square(fields)
+        return damped(objective, known, variables, change, now), state, estimate
+
+
+def damped(objective: Objective, known: Known, variables, change, now) -> jax.Array:
+    """Variables plus the largest of change, change / 2, ... that lowers the objective.
+
+    Args:
+        objective: half a square.
+        known: of the trajectory.
+        variables: coordinates.
+        change: of the coordinates, the full step.
+        now: the objective at the variables.
+
+    Returns:
+        Coordinates; with the full step where none of the halved ones helps.
+    """
+
+    def worse(trial):
+        halvings, value = trial
+        return ~(value < now) & (halvings < MAX_HALVINGS)
+
+    def value(halvings):
+        return objective.value(known, variables + change / 2.0**halvings)
+
+    def halve(trial):
+        return trial[0] + 1, value(trial[0] + 1)
+
+    first = (jnp.zeros((), int), value(0))
+    halvings, reached = jax.lax.while_loop(worse, halve, first)
+    return variables + jnp.where(reached < now, 1 / 2.0**halvings, 1.0) * change
 
 
 def conjugate_gradients(apply, b, preconditioner, rtol: float, maxiter: int):

@@ -23,8 +23,7 @@ class Known(NamedTuple):
         frames: [T + 1, n1, n2] of the model before refinement, the given frame first.
         history: [H, n1, n2] frames before the first of `frames`, or None.
         frozen: see `widening.Frozen`, or None.
-        scale: H^-1 norm of the rate of change at the given frame, which the residual is
-            relative to.
+        scale: what the residual is relative to, `Residual.scale`.
     """
 
     frames: jax.Array
@@ -88,7 +87,7 @@ class Objective:
         return self.half_square(self.fields(known, variables))
 
     def norm(self, known: Known, variables) -> jax.Array:
-        """The relative norm, what the stop rule looks at."""
+        """The relative norm, what the stop rule looks at; `Residual.loss`."""
         return jnp.sqrt(2 * self.value(known, variables))
 
     def half_square(self, fields: jax.Array) -> jax.Array:
@@ -98,7 +97,7 @@ class Objective:
     def dual(self, fields: jax.Array) -> jax.Array:
         """The gradient of `half_square`: -Laplace^-1 of the fields, weighted in time.
 
-        The mean counts too, see `dual_weights`.
+        The mean counts too, see `dual_weights`, as it does in `Residual.norm`.
 
         Linear and symmetric; the sum of its products with other fields is the inner
         product of the norm.
