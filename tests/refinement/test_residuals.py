@@ -30,6 +30,7 @@ def compiled(kind, equation=EQUATION, times=tuple(TIMES), **settings):
     return residual, jax.jit(residual)
 
 
+@pytest.mark.slow
 def test_defect_takes_each_frame_to_the_time_of_the_next():
     _, fields = compiled("defect", scheme="imex_euler", substeps=2)
     step = jax.jit(spectral.stepper("imex_euler")(EQUATION, 0.05))
@@ -117,6 +118,7 @@ def test_differences_fall_with_the_spacing_by_their_order():
     assert first < 0.75 * one_sided
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blend", [(0.0, 1.0), (0.5, 0.5), (1.0, 0.0)])
 def test_one_step_sees_nothing_but_its_own_step(blend):
     x, y = (2 * np.pi * c / p for c, p in zip(GRID.mesh(), LENGTHS, strict=True))
@@ -136,7 +138,7 @@ def test_one_step_sees_nothing_but_its_own_step(blend):
     np.testing.assert_allclose(residual(frames), factor * frames[1:], atol=1e-13)
 
 
-def test_norm_weighs_frames_with_their_time_and_scale_is_the_first_rate():
+def test_norm_weighs_frames_with_their_time():
     defect = residuals.create("defect", EQUATION, TIMES, substeps=1)
     wave = np.cos(2 * np.pi * GRID.mesh()[1] / LENGTHS[1])
     sizes = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -144,6 +146,11 @@ def test_norm_weighs_frames_with_their_time_and_scale_is_the_first_rate():
     expected = np.sqrt((np.diff(TIMES) * each**2).sum() / 0.6)
     norm = defect.norm(sizes[:, None, None] * wave)
     assert norm == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_scale_is_the_first_rate():
+    defect = residuals.create("defect", EQUATION, TIMES, substeps=1)
     frames = jnp.asarray(np.random.default_rng(4).normal(size=(6, *GRID.shape)))
 
     @jax.jit
@@ -154,6 +161,33 @@ def test_norm_weighs_frames_with_their_time_and_scale_is_the_first_rate():
 
     expected = defect.norm(np.broadcast_to(rate(frames[0]), (5, *GRID.shape)))
     assert jax.jit(defect.scale)(frames) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_scale_of_a_steady_start_is_that_of_the_terms_that_cancel():
+    wave = np.cos(2 * np.pi * GRID.mesh()[1] / LENGTHS[1])
+    drive = 0.02 * (2 * np.pi / LENGTHS[1]) ** 2 * wave
+    forced = spectral.NavierStokes2d(GRID, viscosity=0.02, forcing=drive)
+    frames = jnp.asarray(np.broadcast_to(wave, (2, 3, *GRID.shape)))
+    fd = residuals.create("fd", forced, (0.0, 1.0, 2.0), order=2)
+    scale = jax.jit(fd.scale)
+    assert (scale(frames) > 1e-4).all()
+    assert (scale(frames) < 1e-2).all()
+    assert (scale(0 * frames) > 1e-3).all()  # the force is no steady part of it
+
+
+@pytest.mark.slow
+def test_a_flow_that_stays_at_rest_has_no_residual():
+    still, _ = compiled("fd", times=(0.0, 1.0, 2.0), order=2)
+    assert jax.jit(still.loss)(jnp.zeros((3, *GRID.shape))) == 0
+
+
+@pytest.mark.parametrize("kind", residuals.KINDS)
+def test_all_residuals_take_leading_axes(kind):
+    forced = spectral.NavierStokes2d(GRID, 0.02, forcing=np.cos(GRID.mesh()[0]))
+    residual = residuals.create(kind, forced, TIMES, **SETTINGS[kind])
+    frames = jax.ShapeDtypeStruct((3, 2, 6, *GRID.shape), float)
+    both = jax.eval_shape(lambda f: (residual(f), residual.loss(f)), frames)
+    assert [v.shape for v in both] == [(3, 2, 5, *GRID.shape), (3, 2)]
 
 
 SETTINGS = {

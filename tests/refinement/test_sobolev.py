@@ -17,8 +17,11 @@ def waves(n1, n2=None):
     return np.cos(2 * np.pi * x)[:, None] * np.cos(2 * np.pi * y)
 
 
-@pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jax"])
-@pytest.mark.parametrize("n", [8, 9, (12, 7)], ids=str)
+@pytest.mark.parametrize(
+    ("xp", "n"),
+    [(np, 8), (np, 9), (np, (12, 7)), (jnp, (12, 7))],
+    ids=["8", "9", "12x7", "jax"],
+)
 @pytest.mark.parametrize(
     ("order", "alpha", "expected"),
     [

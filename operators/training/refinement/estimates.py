@@ -3,17 +3,18 @@
 For a trajectory w~ with residual R, true solution w, velocities u~ and u, and the error
 e = w~ - w, which vanishes at the last known frame,
 
-    R = D e - nu Lap e + (u~ - u) . grad w~,    D e = e_t + u . grad e,
+    R = D e - nu Lap e + (u~ - u) . grad w~,    D e = e_t + u . grad e + mu e,
 
-without any linearisation. The flow is divergence free, so that the cross term of the
-first two parts is an integral over time, and in the H^-1 norm of mean-free fields
+without any linearisation, mu the drag. The flow is divergence free, so that the cross
+terms are integrals over time, and in the H^-1 norm of mean-free fields
 
-    ||D e - nu Lap e||^2 = ||D e||^2 + nu^2 ||e||_{H^1}^2 + nu ||e(T)||^2 / T
+    ||D e - nu Lap e||^2
+        = ||D e||^2 + nu^2 ||e||_{H^1}^2 + nu ||e(T)||^2 / T + 2 nu mu ||e||^2
 
 (means over time). The right-hand side is the square of the norm that `graph_norm`
 computes. The last part of R is at most ||w~||_max ||e||_{H^-1}, a reaction: R and the
 error in this norm differ by a factor that depends on how far the flow turns during the
-trajectory, not on the viscosity nor on how rough the error is. With e_t in the place of
+trajectory, not on the viscosity nor on how rough the error is. Without u . grad e in
 D e (`derivative="plain"`) it would also depend on how many of its own wave lengths an
 error is carried.
 
@@ -41,15 +42,15 @@ DERIVATIVES = ("material", "plain")
 def graph_norm(defect, frames, truth, *, derivative: str = "material") -> jax.Array:
     """The norm of the error that the residual of a trajectory estimates.
 
-    (mean ||D e||_{H^-1}^2 + nu^2 mean ||e||_{H^1}^2 + nu ||e(T)||^2 / T)^(1/2), with
-    D e from frame to frame: the error at a frame minus the one before, carried along by
-    the true flow, over their distance in time.
+    The root of mean ||D e||_{H^-1}^2 + nu^2 mean ||e||_{H^1}^2 + nu ||e(T)||^2 / T
+    + 2 nu mu mean ||e||^2, with D e from frame to frame: the error at a frame minus the
+    one before, carried along and damped by the true flow, over their distance in time.
 
     Args:
         defect: `residuals.Defect` of the frames, for its equation, times and substeps.
         frames: [..., T + 1, n1, n2] the last known frame and the predicted ones.
         truth: the exact trajectory, same shape; its first frame is that of `frames`.
-        derivative: "material" or "plain": e_t without the carrying.
+        derivative: "material" or "plain": without the carrying.
 
     Returns:
         One number per trajectory, to be compared with `defect.norm(defect(frames))`.
@@ -68,15 +69,19 @@ def graph_norm(defect, frames, truth, *, derivative: str = "material") -> jax.Ar
     carried = error[..., :-1, :, :]
     if derivative == "material":
         carried = carry(defect, carried, truth[..., :-1, :, :])
+    drag = defect.equation.drag
+    kept = np.exp(-drag * defect.spacings)
+    carried = residuals.per_frame(kept, carried) * carried
     rate = error[..., 1:, :, :] - carried
     rate = rate / residuals.per_frame(defect.spacings, rate)
     viscosity = defect.equation.viscosity
     lengths = defect.equation.grid.lengths
     diffusion = viscosity * defect.norm(error[..., 1:, :, :], order=1)
+    damping = 2 * viscosity * drag * defect.norm(error[..., 1:, :, :], order=0) ** 2
     final = sobolev.squared_sobolev_norm(error[..., -1, :, :], order=0, lengths=lengths)
     duration = float(np.sum(defect.spacings))
     return jnp.sqrt(
-        defect.norm(rate) ** 2 + diffusion**2 + viscosity / duration * final
+        defect.norm(rate) ** 2 + diffusion**2 + damping + viscosity / duration * final
     )
 
 
@@ -120,7 +125,8 @@ def propagate(defect, frames, fields) -> jax.Array:
     march from frame m - 1 to m at the predicted frame. Up to squares of the error,
     frames[m] - e_m solves the equation: one Newton step, marched through time one frame
     after the other, at two to three times the cost of solving anew with the same
-    steps. An estimate needs few digits: see `coarse_estimate`.
+    steps. An estimate needs few digits: a defect with fewer substeps than that of the
+    fields carries well enough.
 
     Args:
         defect: `residuals.Defect` of the frames.
@@ -141,25 +147,6 @@ def propagate(defect, frames, fields) -> jax.Array:
         errors.append(done)
         first += count
     return jnp.moveaxis(jnp.concatenate(errors), 0, -3)
-
-
-def coarse_estimate(coarse, grid, frames, fields) -> jax.Array:
-    """`propagate` on a coarser grid or with fewer substeps than the residual had.
-
-    The residual keeps its full accuracy, only the flow that carries it is approximate:
-    errors of the carrying are relative to the error that is estimated.
-
-    Args:
-        coarse: `residuals.Defect` for the same times with the coarse equation.
-        grid: `PeriodicGrid` of the frames.
-        frames: as `propagate`, on `grid`.
-        fields: as `propagate`, on `grid`.
-
-    Returns:
-        [..., T, *coarse.equation.grid.shape] estimated errors.
-    """
-    shape = coarse.equation.grid.shape
-    return propagate(coarse, grid.resample(frames, shape), grid.resample(fields, shape))
 
 
 def _advance(march, error, now):

@@ -24,9 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from operators.training import sobolev
+from operators.training.refinement.trial_space import dual_weights
 from solvers import spectral
 
 SAME = 1e-6  # spacings of times are one when they agree to this, relatively
+STEADY = 1e-3  # least rate of change to compare with, over the terms that make it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,23 +64,49 @@ class Residual:
     def norm(self, fields, order: float = -1.0) -> jax.Array:
         """Root mean square over time of the norm in H^order, one number per trajectory.
 
+        For a negative order the mean counts as the longest wave does: a model can get
+        it wrong.
+
         Args:
             fields: [..., T, n1, n2] at `times[1:]`.
             order: of the norm in space; -1 is the norm of the theory.
         """
-        return sobolev.bochner_norm(
-            fields,
-            order=order,
-            lengths=self.equation.grid.lengths,
-            weights=self.weights,
-        )
+        squares = self._squares(fields, order)
+        return sobolev.root(squares @ np.asarray(self.weights, squares.dtype))
 
     def scale(self, frames) -> jax.Array:
-        """H^-1 norm of the rate of change at the known frame: what to compare with."""
-        rate = right_hand_side(self.equation, self._checked(frames)[..., :1, :, :])
-        return sobolev.sobolev_norm(
-            rate[..., 0, :, :], order=-1, lengths=self.equation.grid.lengths
+        """H^-1 norm of the rate of change at the known frame: what to compare with.
+
+        At least `STEADY` of the terms that it is the sum of, which cancel in a steady
+        flow; 1 where these are zero as well.
+        """
+        equation = self.equation
+        field = self._checked(frames)[..., 0, :, :]
+        state = equation.to_state(field)
+        u, v = equation.velocity(state)
+        transport = jnp.mean((u**2 + v**2) * field**2, axis=(-2, -1))
+        linear, force = (
+            self._squares(equation.to_field(terms), -1.0)
+            for terms in (
+                equation.implicit_terms(state),
+                equation.explicit_terms(jnp.zeros_like(state)),
+            )
         )
+        rate = self._squares(right_hand_side(equation, field), -1.0)
+        floor = STEADY**2 * (transport + linear + force)
+        scale = sobolev.root(jnp.maximum(rate, floor))
+        return jnp.where(scale > 0, scale, 1.0)
+
+    def _squares(self, fields, order: float):
+        """Squared norms [...] in H^order of fields [..., n1, n2]."""
+        grid = self.equation.grid
+        squares = sobolev.squared_sobolev_norm(
+            fields, order=order, lengths=grid.lengths
+        )
+        if order >= 0:
+            return squares
+        mean = fields.mean((-2, -1))
+        return squares + float(dual_weights(grid).flat[0]) ** -order * mean**2
 
     def loss(self, frames, history=None) -> jax.Array:
         """Relative H^-1 norm of the residual, one number per trajectory."""
