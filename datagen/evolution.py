@@ -50,32 +50,9 @@ def resolve(
     Raises:
         MethodError: in one sentence that names the key.
     """
-    from solvers.spectral.steppers import STEPPERS
-
-    scheme, known = solver["scheme"], list(STEPPERS)
-    if scheme not in known:
-        close = difflib.get_close_matches(scheme, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise MethodError(
-            f"config.solver.scheme is {scheme!r}; {hint}known: {', '.join(known)}"
-        )
-    for key in ("dt", "cfl"):
-        if not 0 <= solver[key] < np.inf:
-            raise MethodError(
-                f"config.solver.{key} is {solver[key]}; expected a positive number, or "
-                "0 to leave it out"
-            )
-    if solver["dt"] == solver["cfl"] == 0:
-        raise MethodError(
-            "config.solver has neither dt nor cfl; give the largest time step, the "
-            "largest CFL number, or both"
-        )
-    if solver["dtype"] == "float64":
-        try:
-            require_x64("config.solver.dtype=float64")
-        except RuntimeError as error:
-            raise MethodError(str(error)) from error
+    _check_settings(solver)
     _check_columns(problem.quality_columns)
+    scheme = solver["scheme"]
     settings = {key: solver[key] for key in ("dt", "cfl") if solver[key]}
     settings |= {
         "dtype": solver["dtype"],
@@ -109,6 +86,35 @@ def resolve(
     if "dt" in settings:
         settings["dt"] = _largest_step(settings["dt"], problem.steps)
     return resolved
+
+
+def _check_settings(solver: Mapping[str, Any]) -> None:
+    """Refuses schemes, steps and precisions that there are not."""
+    from solvers.spectral.steppers import STEPPERS
+
+    scheme, known = solver["scheme"], list(STEPPERS)
+    if scheme not in known:
+        close = difflib.get_close_matches(scheme, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise MethodError(
+            f"config.solver.scheme is {scheme!r}; {hint}known: {', '.join(known)}"
+        )
+    for key in ("dt", "cfl"):
+        if not 0 <= solver[key] < np.inf:
+            raise MethodError(
+                f"config.solver.{key} is {solver[key]}; expected a positive number, or "
+                "0 to leave it out"
+            )
+    if solver["dt"] == solver["cfl"] == 0:
+        raise MethodError(
+            "config.solver has neither dt nor cfl; give the largest time step, the "
+            "largest CFL number, or both"
+        )
+    if solver["dtype"] == "float64":
+        try:
+            require_x64("config.solver.dtype=float64")
+        except RuntimeError as error:
+            raise MethodError(str(error)) from error
 
 
 def _largest_step(dt: float, steps: np.ndarray) -> float:
