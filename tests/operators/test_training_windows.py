@@ -602,7 +602,7 @@ def test_strips_of_frames_and_errors_over_time_are_drawn(tmp_path, num_axes):
     times = np.arange(6.0)
     picture = frame_figures.plot_frames(
         truth,
-        predictions,
+        {"SFNO": predictions["SFNO"]},
         times,
         ["best: sample 3"],
         [np.arange(n) / n for n in grid],
