@@ -75,11 +75,7 @@ class SpectralOutput(nnx.Module):
             raise ValueError(
                 f"divergence_free needs 2 channels, the velocity, got {channels}"
             )
-        if len(lengths) != 2 or not min(lengths) > 0:
-            raise ValueError(
-                "lengths must be the two sides of the domain, positive numbers, got "
-                f"{tuple(lengths)}"
-            )
+        _check_lengths(lengths)
         if latent_steps + 1 < modes[2]:
             raise ValueError(
                 f"{latent_steps + 1} frames have no {modes[2]} modes in time; take "
@@ -280,6 +276,14 @@ def check_times(times, window: float) -> np.ndarray | jax.Array:
             "the model to its own output"
         )
     return times
+
+
+def _check_lengths(lengths: Sequence[float]) -> None:
+    if len(lengths) != 2 or not min(lengths) > 0:
+        raise ValueError(
+            "lengths must be the two sides of the domain, positive numbers, got "
+            f"{tuple(lengths)}"
+        )
 
 
 def _over_time(frames: jax.Array, matrix) -> jax.Array:
