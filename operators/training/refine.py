@@ -75,7 +75,7 @@ def refine(
     checks.experiment(config)
     operator = runs.load(folder, checkpoint=config["checkpoint"])
     checks.model(operator, config)
-    checks.flows(operator.config["data"], config["data"])
+    checks.flows(operator.config["data"], config["data"], loading.load)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"--workdir {folder} is not writable")
     with workdir.Lock(folder):

@@ -209,6 +209,9 @@ def test_the_command_tells_what_is_missing(tmp_path, capsys):
     assert "did you mean configs/refine_ns_forced.py" in capsys.readouterr().err
 
 
+compare = functools.partial(checks.flows, load=loading.load)
+
+
 def stored(folder, **changes):
     """`config.data` of a data set with a plan alone."""
     folder.mkdir(exist_ok=True)
@@ -219,17 +222,17 @@ def stored(folder, **changes):
 
 def test_the_flow_is_compared_with_that_of_the_training(tmp_path):
     trained = stored(tmp_path / "trained")
-    checks.flows(trained, stored(tmp_path / "same"))
+    compare(trained, stored(tmp_path / "same"))
     with pytest.raises(ValueError, match=r"0\.1 apart, but the model was trained on"):
-        checks.flows(trained, stored(tmp_path / "dense", frame_spacing=0.1))
+        compare(trained, stored(tmp_path / "dense", frame_spacing=0.1))
     with pytest.warns(UserWarning, match="trained on a flow of viscosity 0.05"):
-        checks.flows(trained, stored(tmp_path / "other", viscosity=0.1))
+        compare(trained, stored(tmp_path / "other", viscosity=0.1))
     with pytest.raises(ValueError, match="5 are needed: give at most 3"):
-        checks.flows(trained, stored(tmp_path / "short", num_frames=8))
+        compare(trained, stored(tmp_path / "short", num_frames=8))
     lacking = stored(tmp_path / "lacking")
     (tmp_path / "lacking" / "plan.json").write_text('{"settings": {"lengths": []}}')
     with pytest.raises(ValueError, match=r"no \['drag', 'forcing'"):
-        checks.flows(trained, lacking)
+        compare(trained, lacking)
 
 
 def test_the_flow_of_the_training_need_not_be_on_disk(tmp_path, monkeypatch):
@@ -238,9 +241,9 @@ def test_the_flow_of_the_training_need_not_be_on_disk(tmp_path, monkeypatch):
     found = stored(tmp_path / "found", **workdir.plain_config(decaying))
     monkeypatch.setattr(checks.data, "dataset_folder", lambda s: Path(s["path"]))
     with pytest.raises(ValueError, match=r"0\.055 apart, but .* 0\.2 apart"):
-        checks.flows({**found, "config": forced, "path": "nowhere"}, found)
+        compare({**found, "config": forced, "path": "nowhere"}, found)
     with pytest.warns(UserWarning, match="the flow of the training is not known"):
-        checks.flows({**found, "path": "nowhere"}, found)
+        compare({**found, "path": "nowhere"}, found)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,10 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from configs import loading
 from operators.training import data, workdir
 from operators.training.refinement import cases, minimizers, residuals, widening
 
@@ -118,18 +117,19 @@ def create_minimizer(config: Mapping, name: str, residual, **parts):
     return minimizers.create(name, residual, **parts, **settings), stop
 
 
-def flows(trained: Mapping, settings: Mapping) -> None:
+def flows(trained: Mapping, settings: Mapping, load: Callable) -> None:
     """Compares the flow to refine with that of the training; reads no frames.
 
     Args:
         trained: `config.data` of the run.
         settings: `config.data` of the refinement.
+        load: reads a data config by name, `configs.loading.load`.
 
     Raises:
         ValueError: for another problem, frames that are not as far apart as those of
             the training, or a window that ends after the last frame.
     """
-    found = flow(settings)
+    found = flow(settings, load)
     needed = cases.NEEDED | {"frame_spacing", "num_frames"}
     if missing := needed - set(found):
         raise ValueError(
@@ -144,7 +144,7 @@ def flows(trained: Mapping, settings: Mapping) -> None:
             f"{found['num_frames'] - length}"
         )
     try:
-        expected = flow(trained)
+        expected = flow(trained, load)
     except (ValueError, OSError) as error:
         warnings.warn(
             f"the flow of the training is not known ({error}): make sure that it is "
@@ -167,7 +167,7 @@ def flows(trained: Mapping, settings: Mapping) -> None:
             )
 
 
-def flow(settings: Mapping) -> dict:
+def flow(settings: Mapping, load: Callable) -> dict:
     """Settings of the problem of `config.data`, from the data set or its data config.
 
     Raises:
@@ -178,4 +178,4 @@ def flow(settings: Mapping) -> dict:
         return json.loads(plan.read_text())["settings"]
     if not settings["config"]:
         raise ValueError(f"{plan} does not exist")
-    return workdir.plain_config(loading.load(settings["config"]).problem)
+    return workdir.plain_config(load(settings["config"]).problem)
