@@ -107,6 +107,7 @@ def train_and_evaluate(config, folder: Path, *, stop, name: str = "") -> dict:
         ValueError: if settings, data and model do not fit together.
         OSError: if a folder cannot be written.
     """
+    checks.experiment(config)
     checks.positive_counts(config)
     mesh = sharding.data_mesh(config.num_devices, config.batch_size)
     resumed = workdir.prepare(folder, config)

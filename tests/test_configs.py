@@ -170,3 +170,10 @@ def test_data_come_from_a_config_or_a_path_but_not_both():
         data.dataset_folder(config.data)
     config.data.config = ""
     assert data.dataset_folder(config.data) == Path("mine.npz")
+
+
+def test_configs_of_other_commands_are_refused_by_training():
+    for name in ("configs/refine_ns_forced.py:quick", "configs/data/ns_forced.py"):
+        config, _ = loading.from_arguments(["--config", name])
+        with pytest.raises(ValueError, match="trains no model"):
+            checks.experiment(config)

@@ -6,8 +6,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from datagen.storage import read
 from operators.training import data, losses
+
+
+def experiment(config) -> None:
+    """Checks that a config describes a training run.
+
+    Raises:
+        ValueError: naming the first section that is missing.
+    """
+    needed = ("data", "model", "loss", "optimizer", "schedule", "num_epochs", "eval")
+    if missing := [key for key in needed if key not in config]:
+        raise ValueError(
+            f"the config has no section {missing[0]!r}, so it trains no model: configs "
+            "of train.py are listed by --list; those of the refiner and of data sets "
+            "are for operators.training.refine and datagen"
+        )
 
 
 def positive_counts(config) -> None:
@@ -38,10 +52,10 @@ def request_fits(dataset, settings: Mapping) -> None:
         settings: `config.data`.
 
     Raises:
-        read.DatasetError: where a split has fewer samples than asked for.
+        datagen.storage.read.DatasetError: where a split has fewer samples than asked
+            for.
     """
-    for split, num in data.split_sizes(settings).items():
-        read.check_request(dataset.name, dataset.splits, split, num)
+    data.check_sizes(dataset, settings)
     stride = settings["stride"]
     periodic = {b["axis"] for b in dataset.boundaries if b["bc_type"] == "PERIODIC"}
     intervals = {

@@ -195,6 +195,12 @@ def tested_on(dataset, settings: Mapping) -> dict:
     }
 
 
+def check_sizes(dataset, settings: Mapping) -> None:
+    """Raises a DatasetError where a split has fewer samples than asked for."""
+    for split, num in split_sizes(settings).items():
+        read.check_request(dataset.name, dataset.splits, split, num)
+
+
 def load_split(
     dataset, settings: Mapping, split: str, *, stride: int | None = None
 ) -> Samples:

@@ -262,8 +262,8 @@ def _best(case: cases.Case, frames, space: trial_space.TrialSpace) -> dict:
 
 def _result(done: minimizers.History) -> dict:
     return {
-        "error": done.errors[-1],
-        "residual": done.residuals[-1],
+        "error": done.error,
+        "residual": done.residual,
         "reason": done.reason,
         "errors": done.errors,
         "residuals": done.residuals,
