@@ -13,9 +13,8 @@ The variant of Reynolds number 5000: `--config.problem.viscosity=2e-4
 Variants: `:small` (viscosity 5e-3, which 128 x 128 points resolve; 48 x 48 stored, 50
 frames), `:quick` (viscosity 2e-2, 24 x 24 points). `:fine`, `:small_fine` and
 `:quick_fine`: test trajectories of the same flows with random numbers of their own, in
-float64 on more points, from a solver with half as many points again or more and with
-smaller steps: for predictions on a finer grid, and a truth for the refiner that is not
-its own.
+float64 on more points, from a solver with still more points and with smaller steps: for
+predictions on a finer grid, and a truth for the refiner that is not its own.
 """
 
 import ml_collections
@@ -30,7 +29,7 @@ VARIANTS = {
     "small": (48, 128, 5e-3, 40, 4.5, 50, "etdrk4", 0.0275, (256, 32, 32), 32),
     "quick": (24, 48, 2e-2, 15, 1.1, 31, "etdrk4", 0.0275, (16, 8, 8), 8),
     "fine": (256, 384, 1e-3, 40, 4.5, 100, "if_rk8", 0.01375, (0, 0, 16), 8),
-    "small_fine": (128, 192, 5e-3, 40, 4.5, 50, "if_rk8", 0.0275, (0, 0, 8), 8),
+    "small_fine": (128, 256, 5e-3, 40, 4.5, 50, "if_rk8", 0.0275, (0, 0, 8), 8),
     "quick_fine": (48, 96, 2e-2, 15, 1.1, 31, "etdrk4", 0.01375, (0, 0, 4), 4),
 }
 

@@ -25,7 +25,7 @@ class Slow(DirectSolver):
     """Takes its time."""
 
     def solve(self, system, **limits):
-        time.sleep(0.35)
+        time.sleep(0.7)
         return super().solve(system, **limits)
 
 
@@ -63,7 +63,7 @@ def _few_methods(monkeypatch):
 def explained(config_file, tmp_path, capsys):
     report = tmp_path / "report.json"
     command = ["explain", "--config", config_file, "--out", str(tmp_path / "set")]
-    command += ["--num", "4", "--seconds", "6", "--json", str(report)]
+    command += ["--num", "4", "--seconds", "12", "--json", str(report)]
     assert main(command) == 0
     return capsys.readouterr().out, json.loads(report.read_text()), tmp_path / "set"
 
@@ -79,13 +79,15 @@ def test_explain_prints_what_it_measured(explained, config_file):
     assert {row["method"] for row in usable} == {*FEW, "slow"} - {"mg_pcg"}
     assert rows["direct"]["systems"] == 4
     assert rows["slow"]["systems"] < 4
-    assert rows["slow"]["seconds_median"] > 0.35
+    assert rows["slow"]["seconds_median"] > 0.7
     assert "misses the residual in 4 of 4 systems" in rows["wrong"]["note"]
     assert rows["broken"]["refused"] == "no way"
     assert report["choice"]["method"] == "direct"
     assert re.search(r"^\*direct +[\d.]+ ms", output, re.MULTILINE)
     assert re.search(
-        r"^slow +[3-8]\d\d ms.*(stopped after|one system only)", output, re.MULTILINE
+        r"^slow +(\d\d\d ms|1\.\d+ s).*(stopped after|one system only)",
+        output,
+        re.MULTILINE,
     )
     assert "broken: no way" in output
     assert "auto chooses direct: small enough" in output

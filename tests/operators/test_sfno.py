@@ -152,6 +152,7 @@ def test_values_do_not_depend_on_the_other_times():
     assert difference < 1e-6 * np.abs(coarse).max()
 
 
+@pytest.mark.slow
 def test_explicit_times_are_those_of_the_released_series_where_it_does_not_stretch():
     # As many output as latent frames: no resampling, one grid of times.
     settings = {"modes": (2, 3, 3), "latent_steps": 5, "layout": "li2021"}
@@ -180,6 +181,7 @@ def test_output_starts_at_the_last_given_frame():
     assert change[0] < 1e-3 * change[1]
 
 
+@pytest.mark.slow
 def test_released_amplitudes_depend_on_the_numbers_of_frames_and_points():
     # Measured with the released code (specification, trap 5), over those of 10 frames.
     literature = (0.139, 0.084, 0.047, 0.025), (2.44, 2.43, 2.45, 2.43)
@@ -197,6 +199,7 @@ def test_released_amplitudes_depend_on_the_numbers_of_frames_and_points():
         np.testing.assert_allclose(sizes / sizes[0], expected, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_head_is_affine_in_its_parameters_and_splits_the_model():
     model, x = create(), draw(*FRAMES)
     last = x[:, :, :, -1]
@@ -218,6 +221,7 @@ def test_head_is_affine_in_its_parameters_and_splits_the_model():
     np.testing.assert_allclose(combined, expected, atol=3e-6 * scale)
 
 
+@pytest.mark.slow
 def test_more_modes_leave_the_output_and_are_not_taken_away():
     with jax.enable_x64(True):
         layer = SpectralOutput(
@@ -237,6 +241,7 @@ def test_more_modes_leave_the_output_and_are_not_taken_away():
         wider.with_modes((4, 2, 4))
 
 
+@pytest.mark.slow
 def test_without_coordinates_translations_of_the_input_translate_the_output():
     model, x = create(coordinates="none"), draw(*FRAMES)
     moved = apply(model, np.roll(x, (2, 3), (1, 2)))
@@ -310,6 +315,7 @@ def test_projection_removes_gradients_and_nothing_else():
         project(jnp.ones((1, 7, 5, 2, 1)))
 
 
+@pytest.mark.slow
 def test_velocity_has_no_divergence():
     settings = {"in_channels": 2, "out_channels": 2, "divergence_free": True}
     frames = jax.ShapeDtypeStruct((1, 9, 10, 5, 2), np.float32)

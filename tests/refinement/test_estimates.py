@@ -90,6 +90,7 @@ def test_propagated_residual_is_the_error_up_to_its_square():
     assert missed[0] / missed[1] == pytest.approx(100, rel=0.1)
 
 
+@pytest.mark.slow
 def test_drag_is_a_part_of_the_norm():
     # A wave that grows on a flow at rest, where all is linear: no other terms.
     equation = spectral.NavierStokes2d(GRID, viscosity=0.3, drag=3.0)

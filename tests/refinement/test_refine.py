@@ -90,6 +90,7 @@ def test_rows_end_once_small_errors_do_not_fall():
     assert resolving.finished([0.4, 0.4])
 
 
+@pytest.mark.slow
 def test_solving_anew_tries_coarser_grids():
     grids = [c.equation.grid.shape for c in resolving._cases(create(smooth(3)))]
     assert grids == [(12, 16), (8, 12), (6, 8)]
@@ -303,7 +304,9 @@ def untrained(modes=(3, 3, 2)):
     )
 
 
-@pytest.mark.parametrize("kind", ["defect", "fd", "one_step"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("defect", marks=pytest.mark.slow), "fd", "one_step"]
+)
 def test_every_residual_is_built_before_any_work(kind):
     config = loading.load("configs/refine_ns_forced.py:quick").to_dict()
     config |= {"residual": {**config["residual"], "kind": kind}, "time_modes": 4}
@@ -317,6 +320,7 @@ def test_every_residual_is_built_before_any_work(kind):
         checks.model(operator, config)
 
 
+@pytest.mark.slow
 def test_modes_beyond_the_mask_are_cut():
     model, grid = untrained(modes=(8, 6, 2)).model, (16, 12)
     assert widening.beyond_mask(model, grid)
@@ -414,6 +418,7 @@ def test_every_residual_goes_through_the_command(tiny, kind, capsys):
     assert left == {"refinement.json", "refinement.npz", "refinement.png"}
 
 
+@pytest.mark.slow
 def test_a_stopped_refinement_goes_on(tiny, monkeypatch, capsys):
     folder, arguments, _ = tiny
     calls = []

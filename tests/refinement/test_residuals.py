@@ -163,6 +163,7 @@ def test_scale_is_the_first_rate():
     assert jax.jit(defect.scale)(frames) == pytest.approx(float(expected), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_scale_of_a_steady_start_is_that_of_the_terms_that_cancel():
     wave = np.cos(2 * np.pi * GRID.mesh()[1] / LENGTHS[1])
     drive = 0.02 * (2 * np.pi / LENGTHS[1]) ** 2 * wave
