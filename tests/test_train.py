@@ -168,6 +168,7 @@ def own_data(folder, *, n=16, poison=None):
     return (*own, *(f"--config.data.{s}" for s in splits))
 
 
+@pytest.mark.slow
 def test_ones_own_npz_trains(at_home, tmp_path, capsys):
     arguments = ["--config", QUICK, "--workdir", str(tmp_path / "run")]
     grid = "--config.model.grid=(16, 16)"

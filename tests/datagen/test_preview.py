@@ -26,7 +26,8 @@ def test_draws_at_most_six_columns(tmp_path, num):
     plot_samples(path, samples(num), FIELDS, "title", [1e-9] * num)
     image = matplotlib.image.imread(path)
     assert image.shape[1] == pytest.approx((2.5 * min(num, 6) + 1.5) * 150, rel=0.15)
-    assert np.unique(image.reshape(-1, image.shape[-1]), axis=0).shape[0] > 100
+    colours = image[::5, ::5].reshape(-1, image.shape[-1])
+    assert np.unique(colours, axis=0).shape[0] > 100
 
 
 def test_x_runs_to_the_right_and_y_upwards(tmp_path):
