@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from datagen import chain, cli
+from datagen import cli, run
 from datagen.cli import main
 from datagen.storage import commit
 from datagen.storage.read import open_dataset
@@ -225,7 +225,7 @@ def test_a_signal_between_samples_leaves_with_75(
 
 STUCK = """
 import sys, time
-from datagen import chain, cli
+from datagen import cli, run
 run.time_sample = lambda *_: (print("solving", flush=True), time.sleep(600))
 sys.exit(cli.main(sys.argv[1:]))
 """
