@@ -105,7 +105,8 @@ def tiny(name, layout):
 
 def fitting(layout):
     """Names of the models that take such data."""
-    frames = layout.axes[-1] == "time" and layout.out_channels <= layout.in_channels
+    shared = layout.inputs[: layout.out_channels] == layout.outputs
+    frames = layout.axes[-1] == "time" and shared
     names = [n for n in models.names() if n != "sfno" or frames]
     return [n for n in names if (n == "lsm_irregular") == layout.on_nodes]
 
@@ -190,7 +191,9 @@ def output_shape(settings, grid):
 KINDS = {
     "line": line,
     "box": lambda: described("darcy_3d", stride=2),
-    "time": lambda: described("heat", time_axis=True, stride=3),
+    "time": lambda: described(
+        "heat", time_axis=True, stride=3, inputs=("solution", "source")
+    ),
     "nodes": lambda: described("poisson"),
 }
 
