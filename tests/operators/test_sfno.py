@@ -264,7 +264,8 @@ def test_finer_grids_give_the_same_field_up_to_the_aliasing_of_activations():
         step = 64 // n
         difference = apply(model, field(n)) - reference[:, ::step, ::step]
         differences.append(np.abs(difference).max() / np.abs(reference).max())
-    assert max(differences) < 2e-6  # the increments alone are 1e-2
+    assert differences[0] > 5 * differences[1]
+    assert max(differences[1:]) < 2e-6  # 16 points and more: rounding
 
 
 def test_pieces_change_nothing_but_the_order_of_work(monkeypatch):
