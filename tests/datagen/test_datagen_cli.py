@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from datagen import cli, run
+from datagen import cli
 from datagen.cli import main
 from datagen.storage import commit
 from datagen.storage.read import open_dataset
