@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from datagen import cli
+from datagen import chain, cli
 from datagen.cli import main
 from datagen.storage import commit
 from datagen.storage.read import open_dataset
